@@ -1,0 +1,8 @@
+"""`python -m labwright` is the command `labwright`."""
+
+import sys
+
+from labwright.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

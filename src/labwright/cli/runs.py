@@ -1,0 +1,476 @@
+"""`labwright run`, `labwright runs` and `labwright abort`: request runs, see how they go, end and retry them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from labwright.cli.caller import Caller, command, group
+from labwright.cli.options import (
+    OPEN,
+    UNSUCCESSFUL,
+    CauseFilter,
+    Cursor,
+    Limit,
+    OnFilter,
+    Parameters,
+    SinceFilter,
+    StateFilter,
+    TaskFilter,
+    Timeout,
+    Wait,
+    moment,
+    parameters,
+    run_filters,
+)
+from labwright.cli.output import ReaderGoneError
+from labwright.core.errors import LabwrightError, NotFoundError, UsageError
+from labwright.core.request import Request
+
+if TYPE_CHECKING:
+    from labwright.client import AsyncLab, RequestedRuns
+    from labwright.core.model import Run
+
+PAGE = 500
+SHOWN_S = 3.0
+"""How long `abort` waits for runs to end before it tells how they are."""
+
+runs = group("The runs of tasks: list, show, explain, watch, abort, retry.")
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or the beginning of it.")]
+RunIds = Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs.", show_default=False)]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="SELECTOR", help="The targets: a name, or crate=1,slot!=3. One run on each.", show_default=False
+    ),
+]
+NotBefore = Annotated[
+    str | None,
+    typer.Option(
+        "--not-before", metavar="WHEN", help="The earliest start: 2026-01-02T03:04:05Z, or +15m.", show_default=False
+    ),
+]
+NotAfter = Annotated[
+    str | None,
+    typer.Option(
+        "--not-after", metavar="WHEN", help="The latest start: 2026-01-02T03:04:05Z, or +15m.", show_default=False
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="KEY", help="Same task, target and key is one run, however often asked.", show_default=False
+    ),
+]
+Priority = Annotated[int, typer.Option("--priority", metavar="N", help="A higher priority goes first.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only check the request and show what would run.", show_default=False)
+]
+Full = Annotated[bool, typer.Option("--full", help="Bring values that are too large to be shown.", show_default=False)]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with the lines to come.", show_default=False)]
+FromStart = Annotated[
+    bool, typer.Option("--from-start", help="Begin with the first step, not the one that failed.", show_default=False)
+]
+
+
+def add_to(app: typer.Typer, *, panel: str) -> None:
+    """Declare the commands."""
+    command(app, panel=panel)(run)
+    app.add_typer(runs, name="runs", rich_help_panel=panel)
+    command(app, panel=panel)(abort)
+
+
+# --- requesting ------------------------------------------------------------------------------------------------------
+
+
+def run(
+    caller: Caller,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name; labwright tasks list.")],
+    *,
+    param: Parameters = None,
+    on: On = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    priority: Priority = 0,
+    not_before: NotBefore = None,
+    not_after: NotAfter = None,
+    key: Key = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Request a run of a task: one on each target that --on chooses. Prints the ids of the runs.
+
+    Use it for work that no event causes. The lab checks parameters and targets before anything is written. With --wait,
+    the exit code is 1 if any run failed.
+
+    Examples:
+      labwright run reduce -p dcid=993677 --wait
+      labwright run rotate-certificate --on 'env=prod,name!=api-3'
+      labwright run calibrate --key 2026-01 --not-before +15m
+      labwright run reduce -p @parameters.json --dry-run
+    """
+    if timeout is not None and not wait:
+        raise UsageError("--timeout needs --wait", because="without it nothing is waited for", cure="add --wait")
+    request = Request(
+        task,
+        on=on,
+        priority=priority,
+        not_before=moment(not_before, "--not-before"),
+        not_after=moment(not_after, "--not-after"),
+        key=key,
+        params=parameters(param or ()),
+    )
+    if dry_run:
+        _show_dry_run(caller, request)
+        return
+    caller.with_lab(lambda lab: _request(caller, lab, request, timeout if wait else None, wait=wait))
+
+
+def _show_dry_run(caller: Caller, request: Request) -> None:
+    from labwright.cli.pages import request_line
+    from labwright.core.model import RequestRecord
+
+    checked, targets, _ = caller.with_lab(lambda lab: lab.prepare(request))
+    fields = RequestRecord.of(checked).model_dump(mode="json")
+
+    def show() -> None:
+        for target in targets:
+            caller.output.text(request_line({**fields, "on": target}))
+        caller.output.talk("nothing was requested: --dry-run")
+
+    caller.output.document({"request": fields, "targets": list(targets)}, show)
+
+
+async def _request(caller: Caller, lab: AsyncLab, request: Request, timeout_s: float | None, *, wait: bool) -> None:
+    from asyncio import gather
+
+    requested = await lab.request(request)
+    if not requested.is_new:
+        caller.output.talk("the lab has this request already, by its key; nothing was done again")
+    if wait:
+        await _wait(caller, lab, requested, timeout_s)
+        return
+    items = await gather(*(lab.run_shown(run_id, seq=requested.seq) for run_id in requested.runs))
+    caller.output.items(items, lambda: caller.output.text(*requested.runs))
+    caller.output.talk(f"next: labwright runs watch {requested.runs[0]}")
+
+
+async def _wait(caller: Caller, lab: AsyncLab, requested: RequestedRuns, timeout_s: float | None) -> None:
+    from labwright.cli.pages import counted
+    from labwright.cli.waiting import about, run_fields, show_end, wait
+
+    if not caller.output.as_json:
+        caller.output.text(*requested.runs)
+    caller.output.talk(f"requested {counted(len(requested.runs), 'run')}; Ctrl-C stops waiting, the runs go on")
+    with about(", ".join(requested.runs), cure="labwright runs list"):
+        waited = await wait(caller.output, lab, lab.follow_runs(requested), timeout_s)
+    items = [run_fields(run) for run in waited.runs.values()]
+    caller.output.items(items, lambda: None)
+    show_end(caller.output, waited)
+    if waited.timeout is not None:
+        raise waited.timeout
+    if waited.has_failed:
+        raise typer.Exit(1)
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+@command(runs, "list")
+def list_runs(
+    caller: Caller,
+    *,
+    state: StateFilter = None,
+    task: TaskFilter = None,
+    on: OnFilter = None,
+    since: SinceFilter = None,
+    cause: CauseFilter = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> None:
+    """List runs, newest first.
+
+    Use it to see what goes on and what went wrong.
+
+    Examples:
+      labwright runs list --state failed --since 2h
+      labwright runs list --task reduce --on 'crate=1' --json
+    """
+    filters = run_filters(state=state, task=task, on=on, since_text=since, cause=cause)
+    page = caller.with_lab(lambda lab: lab.runs(limit=limit, cursor=cursor, **filters))
+
+    def show() -> None:
+        columns = ("id", "task", "target", "state", "attempt", "requested", "note")
+        caller.output.rows(columns, map(_row, page["items"]), nothing="no runs", only_when_wide=("attempt", "note"))
+
+    caller.output.items(page["items"], show, cursor=page["next_cursor"])
+
+
+def _row(shown: dict[str, Any]) -> list[Any]:
+    from labwright.cli.pages import brief, short_time, waits
+
+    waiting, error = shown["waiting_for"], shown["error"]
+    note = waits(waiting["detail"] or waiting["kind"]) if waiting else error["message"] if error else shown["note"]
+    names = ("id", "task", "target", "state", "attempt")
+    return [*(shown[name] for name in names), short_time(shown["requested_at"]), brief(note, 80)]
+
+
+@command(runs, "show")
+def show(caller: Caller, run_id: RunId, full: Full = False) -> None:
+    """Show one run: state, what it waits for, its cause, steps, result, and where to look next.
+
+    Examples:
+      labwright runs show run_01JC
+      labwright runs show run_01JC --full --json
+    """
+    from labwright.cli.pages import show_run
+
+    found = caller.with_lab(lambda lab: lab.run_shown(run_id, full=full))
+    caller.output.document(found, lambda: show_run(caller.output, found))
+
+
+@command(runs, "why")
+def why(caller: Caller, run_id: RunId) -> None:
+    """Tell the story of a run: from the event or person that caused it to what followed.
+
+    Example:
+      labwright runs why run_01JC
+    """
+    from labwright.cli.pages import show_why
+
+    story = caller.with_lab(lambda lab: lab.why(run_id))
+    caller.output.document(story, lambda: show_why(caller.output, story))
+
+
+@command(runs, "log")
+def log(caller: Caller, run_id: RunId, follow: Follow = False) -> None:
+    """Print what the steps of a run have logged; JSON lines with --json.
+
+    Example:
+      labwright runs log run_01JC --follow
+    """
+    caller.with_lab(lambda lab: _log(caller, lab, run_id, follow=follow))
+
+
+async def _log(caller: Caller, lab: AsyncLab, run_id: str, *, follow: bool) -> None:
+    from contextlib import aclosing
+
+    from labwright.cli.pages import pairs
+
+    found = await lab.run_shown(run_id)
+    async with aclosing(lab.log(found["id"], follow=follow)) as lines:
+        async for line in lines:
+            fields = pairs(line.get("fields", {}))
+            text = f"{line['at'][11:23]} {line['level']:<8}{line['text']}"
+            caller.output.line(line, f"{text}  {fields}" if fields else text)
+
+
+@command(runs, "watch")
+def watch(
+    caller: Caller,
+    run_ids: RunIds = None,
+    *,
+    state: StateFilter = None,
+    task: TaskFilter = None,
+    on: OnFilter = None,
+    since: SinceFilter = None,
+    cause: CauseFilter = None,
+) -> None:
+    """Watch runs until they end, a line for each change: those named, those that filters choose, or all for ever.
+
+    With --json, each line is a whole run. Exit 1 if one of those that were watched failed.
+
+    Examples:
+      labwright runs watch
+      labwright runs watch run_01JC
+      labwright runs watch --task reduce
+    """
+    filters = run_filters(state=state, task=task, on=on, since_text=since, cause=cause)
+    caller.with_lab(lambda lab: _watch(caller, lab, run_ids or (), filters))
+
+
+async def _watch(caller: Caller, lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> None:
+    from contextlib import aclosing, suppress
+    from time import monotonic
+
+    from labwright.cli.waiting import WORDS_EVERY_S, progress_words
+
+    chosen = await _found(lab, run_ids, {"state": OPEN, **filters}) if run_ids or filters else []
+    if filters and not chosen:
+        caller.output.talk("nothing is open")
+        return
+    failed = False
+    lines: dict[str, str] = {}
+
+    said_at: dict[str, float] = {}
+
+    def show_word(word: dict[str, Any]) -> None:
+        run_id, now = str(word["run"]), monotonic()
+        if caller.output.as_json or run_id not in lines or now - said_at.get(run_id, 0) < WORDS_EVERY_S:
+            return
+        said_at[run_id] = now
+        with suppress(ReaderGoneError):  # the next change of a run tells
+            caller.output.text(f"{lines[run_id]}: {progress_words(word)}")
+
+    async with lab.progress(show_word), aclosing(lab.watch(chosen)) as all_shown:
+        async for shown in all_shown:
+            lines[shown["id"]] = _watch_line(shown)
+            caller.output.line(shown, lines[shown["id"]])
+            failed = failed or shown["state"] in UNSUCCESSFUL.split(",")
+            if shown["state"] != "running":
+                del lines[shown["id"]]
+    if failed:
+        raise typer.Exit(1)
+
+
+def _watch_line(shown: dict[str, Any]) -> str:
+    import json
+
+    from labwright.cli.waiting import run_line
+    from labwright.core.model import Run
+
+    return run_line(Run.model_validate_json(json.dumps(shown)))
+
+
+# --- ending and retrying ---------------------------------------------------------------------------------------------
+
+
+@command(runs, "abort")
+def abort_runs(
+    caller: Caller,
+    run_ids: RunIds = None,
+    *,
+    state: StateFilter = None,
+    task: TaskFilter = None,
+    on: OnFilter = None,
+    since: SinceFilter = None,
+    cause: CauseFilter = None,
+) -> None:
+    """End runs early: those named, or all open ones that filters choose.
+
+    A step that runs is asked to stop at once, and is stopped hard if it does not; one that ended stays as it is.
+
+    Examples:
+      labwright runs abort run_01JC
+      labwright runs abort --task reduce --since 1h
+    """
+    filters = run_filters(state=state, task=task, on=on, since_text=since, cause=cause)
+    _need_choice(run_ids, filters, "abort")
+    caller.with_lab(lambda lab: _abort(caller, lab, run_ids or (), {"state": OPEN, **filters}))
+
+
+def abort(caller: Caller, run_ids: RunIds = None, on: OnFilter = None) -> None:
+    """End early what runs: by id, or everything on the targets that --on chooses.
+
+    Examples:
+      labwright abort run_01JC
+      labwright abort --on 'crate=1'
+    """
+    filters = run_filters(state=None, task=None, on=on, since_text=None, cause=None)
+    _need_choice(run_ids, filters, "abort")
+    caller.with_lab(lambda lab: _abort(caller, lab, run_ids or (), {"state": OPEN, **filters}))
+
+
+async def _abort(caller: Caller, lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> None:
+    from asyncio import timeout
+    from contextlib import aclosing
+
+    chosen = await _chosen(lab, run_ids, filters)
+    await _each(caller, chosen, lab.abort)
+    ended: dict[str, dict[str, Any]] = {}
+    try:
+        async with timeout(SHOWN_S), aclosing(lab.watch(chosen)) as all_shown:
+            async for shown in all_shown:
+                ended[shown["id"]] = shown
+    except TimeoutError:
+        pass
+    _show_changed(caller, list(ended.values()), "asked to end")
+
+
+@command(runs, "retry")
+def retry(
+    caller: Caller,
+    run_ids: RunIds = None,
+    *,
+    from_start: FromStart = False,
+    state: StateFilter = None,
+    task: TaskFilter = None,
+    on: OnFilter = None,
+    since: SinceFilter = None,
+    cause: CauseFilter = None,
+) -> None:
+    """Try ended runs again, from the step that failed or from the start.
+
+    Use it when what made them fail is mended. Filters choose among failed, aborted and expired runs.
+
+    Examples:
+      labwright runs retry run_01JC
+      labwright runs retry --state failed --task reduce --since 1d
+    """
+    filters = run_filters(state=state, task=task, on=on, since_text=since, cause=cause)
+    _need_choice(run_ids, filters, "retry")
+
+    async def again(lab: AsyncLab) -> None:
+        chosen = await _chosen(lab, run_ids or (), {"state": UNSUCCESSFUL, **filters})
+        done = await _each(caller, chosen, lambda run_id: lab.retry(run_id, from_start=from_start))
+        from labwright.cli.waiting import run_fields
+
+        _show_changed(caller, [run_fields(run) for run in done], "will be tried again")
+
+    caller.with_lab(again)
+
+
+def _need_choice(run_ids: Sequence[str] | None, filters: dict[str, Any], verb: str) -> None:
+    if bool(run_ids) == bool(filters):
+        raise UsageError(
+            f"{verb} needs ids of runs, or filters",
+            because="both were given" if run_ids else "neither was given",
+            cure=f"labwright runs {verb} run_01JC, or labwright runs {verb} --task reduce",
+        )
+
+
+async def _chosen(lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> list[str]:
+    if found := await _found(lab, run_ids, filters):
+        return found
+    words = ", ".join(f"{name} {str(value).replace(',', ' or ')}" for name, value in filters.items())
+    raise NotFoundError("no run is chosen", because=f"there is none with {words}", cure="see labwright runs list")
+
+
+async def _found(lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> list[str]:
+    if run_ids:
+        return [(await lab.run_shown(run_id))["id"] for run_id in dict.fromkeys(run_ids)]
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await lab.runs(limit=PAGE, cursor=cursor, **filters)
+        found += [item["id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return found
+
+
+async def _each(caller: Caller, chosen: Sequence[str], act: Callable[[str], Coroutine[Any, Any, Run]]) -> list[Run]:
+    """Act on every run; the first failure is told at the end, when the others have had their turn."""
+    done: list[Run] = []
+    failures: list[LabwrightError] = []
+    for run_id in chosen:
+        try:
+            done.append(await act(run_id))
+        except LabwrightError as error:
+            failures.append(error)
+    if failures:
+        for error in failures[:-1]:
+            caller.output.error(error)
+        raise failures[-1]
+    return done
+
+
+def _show_changed(caller: Caller, items: list[dict[str, Any]], words: str) -> None:
+    def show_all() -> None:
+        for item in items:
+            final = item["state"] in {"succeeded", *UNSUCCESSFUL.split(",")}
+            caller.output.text(f"{item['id']} {item['task']}: {item['state'] if final else words}")
+
+    caller.output.items(items, show_all)

@@ -1,0 +1,572 @@
+"""The handle on a running lab, for people, scripts, notebooks and the command line: `connect_async()` and `connect()`.
+
+Commands go to the journal, so they hold even while `serve` is away; questions go to the lab that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nats.aio.msg import Msg
+
+from labwright.core.clock import SystemClock, to_text
+from labwright.core.errors import (
+    ConflictError,
+    FateUnknownError,
+    NotFoundError,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from labwright.core.event import event_content, event_key, parse_event
+from labwright.core.ids import NAME_PATTERN
+from labwright.core.model import Cause, Event, Run, RunState, utc_now
+from labwright.core.request import Request
+from labwright.journal.connection import Connection
+from labwright.journal.fold import apply, fold
+from labwright.journal.follow import Message
+from labwright.journal.follow import follow as follow_stream
+from labwright.journal.journal import Journal
+from labwright.journal.records import (
+    Aborting,
+    PoolChanged,
+    Received,
+    Record,
+    Released,
+    Reopened,
+)
+from labwright.run.engine import locator, who
+from labwright.run.following import Following, Update
+from labwright.run.processes import lock_holder
+from labwright.run.remote import error_of, raised
+from labwright.run.requesting import requested, run_id_for
+from labwright.run.room import refuse_if_full
+from labwright.run.settings import Settings, load_settings
+from labwright.run.signals import ABORTING
+from labwright.run.writer import RunWriter
+
+PATIENCE_S = 10.0
+ASK_TIMEOUT_S = 40.0
+CONNECT_S = 5.0
+LOG_LAG_S = 0.5
+"""By so much the text of a log may be written later than the end of its run."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emitted:
+    """An event that is in the journal; `is_new` is False where it was there already."""
+
+    id: str
+    source: str
+    key: str
+    seq: int
+    is_new: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestedRuns:
+    """Runs that were asked for, by target; `is_new` is False where the same key had made them already."""
+
+    runs: tuple[str, ...]
+    targets: tuple[str | None, ...]
+    seq: int
+    is_new: bool = True
+
+
+class AsyncLab:
+    """A running lab; made by `connect_async`."""
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self.settings = settings
+        self.journal = Journal(connection)
+        self.by = who()
+        self._connection = connection
+
+    # --- questions ---------------------------------------------------------------------------------------------------
+
+    async def ask(self, question: str, **arguments: Any) -> Any:
+        """Ask the lab that runs.
+
+        Raises:
+            UnreachableError: no lab answers.
+            LabwrightError: what the lab says is wrong with the question.
+        """
+        fresh = max(self.journal.seen, int(arguments.pop("seq", 0)))
+        answer = await self._ask(question, {**arguments, "seq": fresh})
+        if "error" in answer:
+            raise error_of(answer)
+        return answer["result"]
+
+    async def _ask(self, question: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        parts: dict[int, bytes] = {}
+        until = time.monotonic() + ASK_TIMEOUT_S
+        async with self._connection.channel() as channel:
+            await self._connection.publish(f"ask.{question}", json.dumps(arguments).encode(), reply=channel.reply)
+            while True:
+                try:
+                    message = await channel.next(max(0.01, until - time.monotonic()))
+                except TimeoutError as error:
+                    text = "the lab does not answer"
+                    raise UnreachableError(
+                        text, because=f"it had {ASK_TIMEOUT_S:g} s", cure="labwright doctor"
+                    ) from error
+                headers = message.headers or {}
+                if headers.get("Status") == "503":
+                    text = "no lab is running here"
+                    raise UnreachableError(
+                        text, because="the journal answers, but nobody serves the site", cure="labwright serve"
+                    )
+                parts[int(headers["Part"])] = message.data
+                if len(parts) == int(headers["Parts"]):
+                    return json.loads(b"".join(parts[number] for number in sorted(parts)))
+
+    async def runs(self, *, limit: int = 50, cursor: str | None = None, seq: int = 0, **filters: Any) -> dict[str, Any]:
+        """List runs, newest first: `{"items": [run], "next_cursor": ...}`.
+
+        Filters: `state` (several by comma), `task`, `target`, `on` (a selector), `cause`, `parent`, `since`.
+        """
+        chosen = {name: value for name, value in filters.items() if value is not None}
+        return await self.ask("runs", filters=chosen, limit=limit, cursor=cursor, seq=seq)
+
+    async def run_shown(self, run_id: str, *, full: bool = False, seq: int = 0) -> dict[str, Any]:
+        """Give one run; `full` brings the values that were too large for a record."""
+        run = await self.ask("run", run_id=run_id, seq=seq)
+        return await self.journal.restore(run) if full else run
+
+    async def why(self, run_id: str, *, seq: int = 0) -> list[dict[str, Any]]:
+        """Tell the story of a run, from its root cause to what followed."""
+        return await self.ask("why", run_id=run_id, seq=seq)
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    async def emit(self, event: Event | Mapping[str, Any] | str | bytes) -> Emitted:
+        """Put an event into the journal; repeating the same event is safe.
+
+        Raises:
+            UsageError: it is no event.
+            ConflictError: the same source and id exist with other content.
+            FateUnknownError: the journal does not say whether it was written; repeat it with the same id.
+        """
+        parsed = event if isinstance(event, Event) else parse_event(event, clock=SystemClock())
+        self._check_room()
+        key = event_key(parsed)
+        content = event_content(parsed)
+        record = Received(event=parsed, content=content, by=self.by)
+        seq, is_new = await self._create(f"event.{key}", record, content, f"the event {parsed.id} of {parsed.source}")
+        return Emitted(id=parsed.id, source=parsed.source, key=key, seq=seq, is_new=is_new)
+
+    async def decide_again(self, event_id: str) -> dict[str, Any]:
+        """Decide a past event with the rules of now; nothing is run."""
+        return await self.ask("decide_again", event_id=event_id, at=to_text(utc_now()))
+
+    async def release(self, event_id: str) -> int:
+        """Have an event that was set aside decided once more; gives the sequence of that."""
+        event = await self.ask("event", event_id=event_id)
+        if event["state"] != "set_aside":
+            message = f"the event {event_id} is {event['state']}"
+            raise ConflictError(
+                message,
+                because="only one that was set aside can be decided again for good",
+                cure="labwright events decide ID --dry-run shows what the rules of now would do",
+            )
+        return await self.journal.append(
+            f"event.{event['key']}", Released(by=self.by), after=event["seq"], patience_s=PATIENCE_S
+        )
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    async def prepare(self, request: Request) -> tuple[Request, tuple[str | None, ...], float | None]:
+        """Check a request against the site; gives it with all parameters, its targets and the task's latest start.
+
+        Raises:
+            NotFoundError: no such task, or no target is chosen.
+            ParameterError, SelectorError: something cannot be read.
+        """
+        answer = await self.ask("prepare", task=request.task, params=dict(request.params), on=request.on)
+        return request.with_params(**answer["params"]), tuple(answer["targets"]), answer["start_within"]
+
+    async def request(self, request: Request) -> RequestedRuns:
+        """Ask for runs: one per target that the request chooses.
+
+        Raises:
+            ConflictError: the same key was used with other parameters.
+        """
+        checked, targets, start_within = await self.prepare(request)
+        self._check_room()
+        made = [await self._request(checked, target, start_within) for target in targets]
+        return RequestedRuns(
+            runs=tuple(run_id for run_id, _, _ in made),
+            targets=targets,
+            seq=min(seq for _, seq, _ in made),
+            is_new=any(is_new for _, _, is_new in made),
+        )
+
+    async def _request(self, request: Request, target: str | None, start_within: float | None) -> tuple[str, int, bool]:
+        run_id = run_id_for(request, target)
+        record = requested(
+            request, target=target, cause=Cause(kind="operator", id=self.by), by=self.by, start_within=start_within
+        )
+        seq, is_new = await self._create(f"run.{run_id}", record, record.content, run_id)
+        return run_id, seq, is_new
+
+    async def _create(self, subject: str, record: Record, content: str, name: str) -> tuple[int, bool]:
+        try:
+            return await self.journal.create(subject, record, content=content, patience_s=PATIENCE_S)
+        except FateUnknownError as error:
+            message = f"it is not known whether {name} was written"
+            raise FateUnknownError(message, because=error.because, cure=error.cure) from error
+        except ConflictError as error:
+            message = f"{name} exists already with other content"
+            raise ConflictError(message, because=error.because, cure=error.cure) from error
+
+    async def abort(self, run_id: str, *, reason: str = "") -> Run:
+        """Have a run end early, whatever it does now; one that has ended stays as it is.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        record = Aborting(by=self.by, reason=reason or f"aborted by {self.by}")
+        writer = await self._writer(run_id)
+        if await writer.append(
+            record, while_=lambda run: not run.state.is_final and run.aborting is None, patience_s=PATIENCE_S
+        ):
+            data = json.dumps({"run": writer.run.id, "reason": record.reason}).encode()
+            await self._connection.publish(ABORTING, data)
+        return writer.run
+
+    async def retry(self, run_id: str, *, from_start: bool = False) -> Run:
+        """Have an ended run tried again, from the step that failed or from its start.
+
+        Raises:
+            NotFoundError: there is no such run.
+            ConflictError: it has not ended, or has succeeded.
+        """
+        writer = await self._writer(run_id)
+        state = writer.run.state
+        if not state.is_final or (state is RunState.SUCCEEDED and not from_start):
+            message = f"{writer.run.id} is {state}"
+            raise ConflictError(
+                message,
+                because="what is retried has failed, or was aborted, or has expired",
+                cure="wait until it has ended; --from-start runs a success once more",
+            )
+        while writer.run.state.is_final:  # each end that somebody else has written in between is reopened anew
+            seq = writer.seq
+            record = Reopened(token=seq, by=self.by, from_start=from_start)
+            still = functools.partial(_is_end_at, writer, seq)
+            if await writer.append(record, while_=still, patience_s=PATIENCE_S):
+                break
+        return writer.run
+
+    async def _writer(self, run_id: str) -> RunWriter:
+        entries = await self.journal.read(f"run.{_checked_id(run_id)}")
+        run = fold((entry.record for entry in entries), run_id)
+        if run is None:
+            shown = await self.ask("run", run_id=run_id)
+            if shown["id"] != run_id:
+                return await self._writer(shown["id"])
+            message = f"the records of {run_id} are gone"
+            raise NotFoundError(message, because="they are older than the retention")
+        return RunWriter(self.journal, run, entries[-1].seq)
+
+    async def change_pool(self, pool: str, state: str) -> int:
+        """Pause, drain or resume a pool (`state`: paused, draining, active); gives the sequence of that.
+
+        Raises:
+            NotFoundError: the site has no such pool.
+        """
+        known = [item["name"] for item in await self.ask("pools")]
+        if pool not in known:
+            message = f"there is no pool {pool!r}"
+            raise NotFoundError(message, because=f"the pools are: {', '.join(known)}")
+        record = PoolChanged.model_validate({"pool": pool, "state": state, "by": self.by})
+        subject = f"pool.{pool.replace('.', '%2E')}"
+        entries = await self.journal.read(subject)
+        return await self.journal.append(
+            subject, record, after=entries[-1].seq if entries else 0, patience_s=PATIENCE_S
+        )
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+
+    async def follow_event(self, emitted: Emitted) -> AsyncIterator[Update]:
+        """Give what happens to an event and to all that follows from it, until all of it has ended."""
+        async with _closing(self._follow(Following(event=emitted.key), emitted.seq)) as updates:
+            async for update in updates:
+                yield update
+
+    async def follow_runs(self, runs: RequestedRuns) -> AsyncIterator[Update]:
+        """Give what happens to runs and to their children, until all of them have ended."""
+        async with _closing(self._follow(Following(open=set(runs.runs)), runs.seq)) as updates:
+            async for update in updates:
+                yield update
+
+    async def _follow(self, what: Following, seq: int) -> AsyncIterator[Update]:
+        if what.has_ended:
+            return
+        subjects = ["run.>", f"event.{what.event}"] if what.event else ["run.>"]
+        async with _closing(self.journal.follow(subjects, after=seq - 1)) as batches:
+            async for entries in batches:
+                for entry in entries:
+                    for update in what.take(entry):
+                        yield update
+                    if what.has_ended:
+                        return
+
+    async def watch(self, run_ids: Sequence[str] = ()) -> AsyncGenerator[dict[str, Any]]:
+        """Give runs as `run_shown` does, now and at each change, until all have ended; none named: all, for ever.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        seq = await self.journal.last_seq()
+        still_open: set[str] = set()
+        for run_id in run_ids:
+            shown = await self.run_shown(run_id, seq=seq)
+            if not RunState(shown["state"]).is_final:
+                still_open.add(shown["id"])
+            yield shown
+        if run_ids and not still_open:
+            return
+        subjects = [f"run.{run_id}" for run_id in still_open] or ["run.>"]
+        async with _closing(self.journal.follow(subjects, after=seq)) as batches:
+            async for entries in batches:
+                for run_id in dict.fromkeys(entry.key for entry in entries):
+                    shown = await self.run_shown(run_id, seq=entries[-1].seq)
+                    yield shown
+                    if RunState(shown["state"]).is_final:
+                        still_open.discard(run_id)
+                if run_ids and not still_open:
+                    return
+
+    async def wait(self, updates: AsyncIterator[Update], *, timeout_s: float | None = None) -> dict[str, Run]:
+        """Wait until all has ended; gives the runs by id.
+
+        Raises:
+            WaitTimeoutError: not all had ended in that many seconds; what runs goes on.
+        """
+        runs: dict[str, Run] = {}
+        try:
+            async with asyncio.timeout(timeout_s), _closing(updates):
+                async for update in updates:
+                    if update.run is not None:
+                        runs[update.run.id] = update.run
+                    if update.set_aside is not None:
+                        raise raised(update.set_aside)
+        except TimeoutError as error:
+            message = f"not all had ended within {timeout_s:g} s"
+            raise WaitTimeoutError(message, because="the runs go on", cure="see labwright runs list") from error
+        return runs
+
+    async def log(self, run_id: str, *, follow: bool = False) -> AsyncGenerator[dict[str, Any]]:
+        """Give the lines of a run's log: `{"at", "level", "text", "fields"}`; with `follow`, also those to its end."""
+        given = 0
+        if follow:
+            async with _closing(self._logged_until_end(run_id)) as messages:
+                async for message in messages:
+                    given = message.seq
+                    for line in _lines(message):
+                        yield line
+            await asyncio.sleep(LOG_LAG_S)
+        async with _closing(self._logged(run_id, after=given)) as batches:
+            async for batch in batches:
+                if not batch:
+                    return
+                for message in batch:
+                    for line in _lines(message):
+                        yield line
+
+    def _logged(self, run_id: str, *, after: int) -> AsyncIterator[list[Message]]:
+        return follow_stream(self._connection, "LOGS", [f"log.run.{_checked_id(run_id)}"], after=after)
+
+    async def _logged_until_end(self, run_id: str) -> AsyncIterator[Message]:
+        """Give what a run logs until it has ended; some of what it logged last may be left out."""
+        ended = asyncio.create_task(self._run_ended(run_id))
+        coming: asyncio.Future[list[Message]] | None = None
+        try:
+            async with _closing(self._logged(run_id, after=0)) as batches:
+                while True:
+                    coming = asyncio.ensure_future(anext(batches))
+                    await asyncio.wait({coming, ended}, return_when=asyncio.FIRST_COMPLETED)
+                    if ended.done():
+                        ended.result()
+                        await _cancelled(coming)
+                        return
+                    for message in coming.result():
+                        yield message
+        finally:
+            await _cancelled(ended)
+            if coming is not None:
+                await _cancelled(coming)
+
+    async def _run_ended(self, run_id: str) -> None:
+        subject = f"run.{run_id}"
+        entries = await self.journal.read(subject)
+        run = fold((entry.record for entry in entries), run_id)
+        if run is None or run.state.is_final:
+            return
+        async with _closing(self.journal.follow([subject], after=entries[-1].seq)) as batches:
+            async for batch in batches:
+                for entry in batch:
+                    run = apply(run, entry.record, run_id)
+                if run is None or run.state.is_final:
+                    return
+
+    @contextlib.asynccontextmanager
+    async def progress(self, show: Callable[[dict[str, Any]], None]) -> AsyncGenerator[None]:
+        """Have each word of progress of any run shown: `{"run", "done", "total", "text"}`."""
+
+        async def heard(message: Msg) -> None:
+            show(json.loads(message.data))
+
+        end = await self._connection.listen("progress.run.*", heard)
+        try:
+            yield
+        finally:
+            await end()
+
+    def _check_room(self) -> None:
+        if not self.settings.nats.url and self.settings.state_dir.exists():
+            usage = shutil.disk_usage(self.settings.state_dir)
+            refuse_if_full(usage.free, usage.total, self.settings.state_dir)
+
+
+@contextlib.asynccontextmanager
+async def _closing(items: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]:
+    """Close a generator when it is left, before what it stands on is closed."""
+    try:
+        yield items
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
+
+
+async def _cancelled(future: asyncio.Future[Any]) -> None:
+    future.cancel()
+    await asyncio.wait({future})
+    if not future.cancelled():
+        future.exception()  # so that it counts as seen
+
+
+def _lines(message: Message) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in message.data.decode().splitlines()]
+
+
+def _is_end_at(writer: RunWriter, seq: int, run: Run) -> bool:
+    return run.state.is_final and writer.seq == seq
+
+
+def _checked_id(run_id: str) -> str:
+    """Refuse what cannot be a run's id, before it becomes part of a subject."""
+    if NAME_PATTERN.fullmatch(run_id) is None or "." in run_id:
+        message = f"there is no run {run_id!r}"
+        raise NotFoundError(message, because="an id has letters, digits and _ only", cure="see labwright runs list")
+    return run_id
+
+
+@contextlib.asynccontextmanager
+async def connect_async(
+    site: Path | str | None = None, *, settings: Settings | None = None, url: str | None = None
+) -> AsyncGenerator[AsyncLab]:
+    """Open the lab of a site (a folder; default: LABWRIGHT_SITE or the current one), or the one at a NATS url.
+
+    Raises:
+        UnreachableError: nothing answers there.
+    """
+    chosen = settings or load_settings(
+        Path(site) if site is not None else None, os.environ, overrides={"nats.url": url} if url else None
+    )
+    locate = locator(chosen)
+    if not chosen.nats.url:
+        locate()
+        _refuse_if_down(chosen.state_dir)
+    async with Connection(locate, name="client", patience_s=CONNECT_S) as connection:
+        yield AsyncLab(connection, chosen)
+
+
+def _refuse_if_down(state_dir: Path) -> None:
+    """Tell at once, without trying for seconds, that nothing of a lab is running."""
+    if lock_holder(state_dir / "serve.lock") is None and lock_holder(state_dir / "nats.lock") is None:
+        message = "no lab is running here"
+        raise UnreachableError(message, because=f"nobody holds {state_dir / 'serve.lock'}", cure="labwright serve")
+
+
+class Lab:
+    """A running lab, for scripts and notebooks: the names of `AsyncLab`, blocking. Made by `connect`."""
+
+    def __init__(self, lab: AsyncLab, loop: asyncio.AbstractEventLoop) -> None:
+        self._lab = lab
+        self._loop = loop
+
+    def _do(self, action: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(action, self._loop).result()
+
+    def ask(self, question: str, **arguments: Any) -> Any:
+        """Ask the lab that runs."""
+        return self._do(self._lab.ask(question, **arguments))
+
+    def emit(
+        self, event: Event | Mapping[str, Any] | str | bytes, *, wait: bool = False, timeout_s: float | None = None
+    ) -> Emitted:
+        """Put an event into the journal; with `wait`, return when all that follows has ended."""
+        emitted = self._do(self._lab.emit(event))
+        if wait:
+            self._do(self._lab.wait(self._lab.follow_event(emitted), timeout_s=timeout_s))
+        return emitted
+
+    def run(self, request: Request, *, wait: bool = False, timeout_s: float | None = None) -> RequestedRuns:
+        """Ask for runs, one per target; with `wait`, return when they have ended."""
+        runs = self._do(self._lab.request(request))
+        if wait:
+            self._do(self._lab.wait(self._lab.follow_runs(runs), timeout_s=timeout_s))
+        return runs
+
+    def runs(self, **filters: Any) -> dict[str, Any]:
+        """List runs, newest first."""
+        return self._do(self._lab.runs(**filters))
+
+    def run_shown(self, run_id: str, *, full: bool = False) -> dict[str, Any]:
+        """Give one run."""
+        return self._do(self._lab.run_shown(run_id, full=full))
+
+    def why(self, run_id: str) -> list[dict[str, Any]]:
+        """Tell the story of a run."""
+        return self._do(self._lab.why(run_id))
+
+    def abort(self, run_id: str, *, reason: str = "") -> Run:
+        """Have a run end early."""
+        return self._do(self._lab.abort(run_id, reason=reason))
+
+    def retry(self, run_id: str, *, from_start: bool = False) -> Run:
+        """Have an ended run tried again."""
+        return self._do(self._lab.retry(run_id, from_start=from_start))
+
+
+@contextlib.contextmanager
+def connect(site: Path | str | None = None, *, url: str | None = None) -> Generator[Lab]:
+    """Open the lab of a site for blocking use; see `connect_async`."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True, name="lab")
+    thread.start()
+    opened = connect_async(site, url=url)
+    try:
+        lab = asyncio.run_coroutine_threadsafe(opened.__aenter__(), loop).result()
+        try:
+            yield Lab(lab, loop)
+        finally:
+            asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()

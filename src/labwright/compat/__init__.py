@@ -1,0 +1,1 @@
+"""The dialects of other systems: their names, spoken thinly on top of ours."""

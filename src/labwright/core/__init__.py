@@ -1,0 +1,1 @@
+"""Words that every part shares: errors, models, identities, time. No I/O."""

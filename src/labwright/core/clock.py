@@ -1,0 +1,43 @@
+"""Time as it is given to those who need it: one protocol, and the clock of the system.
+
+A clock only reads. Loops wait; a manual clock for tests lives in `labwright.testing`.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where now comes from."""
+
+    def now(self) -> datetime:
+        """Tell the wall-clock time, as an aware datetime in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Tell seconds that never jump, for waiting and for measuring durations."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        """Tell the wall-clock time in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Tell the seconds of the machine's monotonic clock."""
+        return time.monotonic()
+
+
+def to_text(moment: datetime) -> str:
+    """Write an instant as RFC 3339 in UTC with a `Z`.
+
+    >>> to_text(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02T03:04:05Z'
+    """
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

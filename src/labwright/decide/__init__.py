@@ -1,0 +1,1 @@
+"""What should happen: scenarios, conditions, rules and decisions. Pure; no I/O."""

@@ -1,0 +1,438 @@
+"""One connection to NATS that never gives up and never does anything behind its user's back.
+
+A client of nats-py is used once: when it is lost, for whatever reason, a new one is built from the address as it stands
+now (the embedded server may have a new port or credential), and every subscription is made again. Nothing is buffered
+while disconnected: a request then fails with `ConnectionLostError`, and its caller finds out the fate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from labwright.core.errors import EngineError, UnreachableError
+from labwright.core.logs import get_logger
+
+OLDEST_SERVER = (2, 12)
+LEAST_PAYLOAD = 1_000_000
+RETRY_S = 0.1
+REQUEST_TIMEOUT_S = 5.0
+NO_RESPONDERS = "503"
+
+log = get_logger(__name__)
+
+
+class ConnectionLostError(UnreachableError):
+    """The connection broke while an answer was awaited; what was asked may have been done."""
+
+    kind = "connection_lost"
+
+
+class NoResponderError(UnreachableError):
+    """Nobody listens on that subject now."""
+
+    kind = "no_responder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a server is and how to log in; `server_name` is what an embedded server must call itself."""
+
+    url: str
+    user: str = ""
+    password: str = ""
+    credentials: str = ""
+    server_name: str = ""
+
+    @property
+    def place(self) -> str:
+        """Tell host and port, without a password that the url may hold."""
+        return self.url.rpartition("//")[2].rpartition("@")[2]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a `connection.json`.
+
+        Raises:
+            UnreachableError: there is none, or it cannot be read.
+        """
+        try:
+            fields = json.loads(path.read_text())
+            names = ("url", "user", "password", "server_name")
+            return cls(**{name: str(fields.get(name, "")) for name in names})
+        except (OSError, ValueError) as error:
+            message = f"no lab is known at {path.parent}"
+            raise UnreachableError(
+                message, because=f"{path.name}: {error}", cure="start one: labwright serve"
+            ) from error
+
+
+class Channel:
+    """An inbox of its own, into which a server may send many messages."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply = reply
+        self.queue: asyncio.Queue[Msg | None] = asyncio.Queue()
+
+    async def next(self, timeout_s: float) -> Msg:
+        """Take the next message.
+
+        Raises:
+            ConnectionLostError: the connection broke; what was under way will not come.
+            TimeoutError: nothing came in that many seconds.
+        """
+        async with asyncio.timeout(timeout_s):
+            message = await self.queue.get()
+        if message is None:
+            text = "the connection to the journal was lost"
+            raise ConnectionLostError(text)
+        return message
+
+
+class Connection:
+    """The connection of one process; `async with` opens it, waiting `patience_s` (None: for ever) for the server."""
+
+    def __init__(
+        self, locate: Callable[[], Address], *, name: str = "labwright", patience_s: float | None = None
+    ) -> None:
+        self.generation = 0
+        self._locate = locate
+        self._name = name
+        self._patience_s = patience_s
+        self._client: Client | None = None
+        self._prefix = ""
+        self._count = 0
+        self._answers: dict[str, asyncio.Future[Msg]] = {}
+        self._channels: dict[str, Channel] = {}
+        self._listeners: dict[int, tuple[str, str, Callable[[Msg], Awaitable[None]]]] = {}
+        self._subscriptions: dict[int, Subscription] = {}
+        self._up = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._on_reconnect: list[Callable[[], None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._keeper = asyncio.create_task(self._keep(), name="connection")
+        up = asyncio.create_task(self._up.wait())
+        try:
+            async with asyncio.timeout(self._patience_s):
+                done, _ = await asyncio.wait([up, self._keeper], return_when=asyncio.FIRST_COMPLETED)
+            if self._keeper in done:
+                self._keeper.result()
+        except TimeoutError:
+            await self.close()
+            raise _unreachable(self._locate) from None
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            up.cancel()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Tell whether there is a live connection now."""
+        return self._up.is_set()
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a live connection."""
+        await self._up.wait()
+
+    def on_reconnect(self, function: Callable[[], None]) -> None:
+        """Have a function called after each new connection but the first."""
+        self._on_reconnect.append(function)
+
+    async def close(self) -> None:
+        """Flush what was published and close; bounded to two seconds."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._keeper
+        client, self._client = self._client, None
+        self._up.clear()
+        self._fail_pending()
+        if client is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(2):
+                    await client.flush()
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(2):
+                    await client.close()
+
+    async def publish(
+        self, subject: str, payload: bytes = b"", *, headers: dict[str, str] | None = None, reply: str = ""
+    ) -> None:
+        """Send a message that nobody acknowledges.
+
+        Raises:
+            ConnectionLostError: there is no connection now; nothing was kept for later.
+        """
+        client = self._client
+        if client is None or not self._up.is_set():
+            text = "not connected to the journal"
+            raise ConnectionLostError(text)
+        try:
+            await client.publish(subject, payload, reply=reply, headers=headers)
+        except (nats.errors.Error, OSError, AttributeError) as error:
+            text = "the connection to the journal was lost"
+            raise ConnectionLostError(text, because=str(error)) from error
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> Msg:
+        """Send a message and wait for its answer.
+
+        Raises:
+            ConnectionLostError: the connection broke before the answer came.
+            NoResponderError: nobody listens there.
+            TimeoutError: no answer came in time.
+        """
+        token = self._token()
+        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._answers[token] = answer
+        try:
+            await self.publish(subject, payload, headers=headers, reply=f"{self._prefix}.{token}")
+            async with asyncio.timeout(timeout_s):
+                message = await answer
+        finally:
+            self._answers.pop(token, None)
+        if not message.data and message.headers and message.headers.get("Status") == NO_RESPONDERS:
+            text = f"nobody answers on {subject}"
+            raise NoResponderError(text, cure="start the lab: labwright serve")
+        return message
+
+    @contextlib.asynccontextmanager
+    async def channel(self) -> AsyncGenerator[Channel]:
+        """Open an inbox for many messages; it is valid until the connection breaks."""
+        token = self._token()
+        channel = Channel(f"{self._prefix}.{token}")
+        self._channels[token] = channel
+        try:
+            yield channel
+        finally:
+            self._channels.pop(token, None)
+
+    @contextlib.asynccontextmanager
+    async def delivery(self) -> AsyncGenerator[Channel]:
+        """Open an inbox to which a stream delivers: such messages keep their own subjects, so it is a subscription."""
+        client = self._client
+        if client is None or not self._up.is_set():
+            text = "not connected to the journal"
+            raise ConnectionLostError(text)
+        token = f"d{self._token()}"
+        channel = Channel(f"_DELIVER.{self._prefix}.{token}")
+        self._channels[token] = channel
+
+        async def put(message: Msg) -> None:
+            channel.queue.put_nowait(message)
+
+        try:
+            subscription = await client.subscribe(channel.reply, cb=put, pending_msgs_limit=0, pending_bytes_limit=0)  # pyright: ignore[reportUnknownMemberType]
+        except (nats.errors.Error, OSError) as error:
+            self._channels.pop(token, None)
+            text = "the connection to the journal was lost"
+            raise ConnectionLostError(text, because=str(error)) from error
+        try:
+            yield channel
+        finally:
+            self._channels.pop(token, None)
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+
+    async def listen(
+        self, subject: str, handler: Callable[[Msg], Awaitable[None]], *, queue: str = ""
+    ) -> Callable[[], Awaitable[None]]:
+        """Have each message on a subject handled, on every connection to come; returns what ends it.
+
+        An exception of the handler is logged and does not end the listening.
+        """
+        number = self._count = self._count + 1
+
+        async def guarded(message: Msg) -> None:
+            try:
+                await handler(message)
+            except Exception:  # a border: one bad message must not deafen the subscription
+                log.exception("handler failed", subject=message.subject)
+
+        self._listeners[number] = (subject, queue, guarded)
+        if self._client is not None and self._up.is_set():
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._subscribe(self._client)
+
+        async def end() -> None:
+            self._listeners.pop(number, None)
+            subscription = self._subscriptions.pop(number, None)
+            if subscription is not None:
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    await subscription.unsubscribe()
+
+        return end
+
+    async def _subscribe(self, client: Client) -> None:
+        """Subscribe what is listened to and has no subscription on this connection yet."""
+        while missing := self._listeners.keys() - self._subscriptions.keys():
+            number = min(missing)
+            subject, queue, handler = self._listeners[number]
+            self._subscriptions[number] = await client.subscribe(subject, queue=queue, cb=handler)  # pyright: ignore[reportUnknownMemberType]
+
+    def _token(self) -> str:
+        self._count += 1
+        return str(self._count)
+
+    async def _keep(self) -> None:
+        """Connect, wait until that connection is lost, and do it again."""
+        while True:
+            lost = asyncio.Event()
+            try:
+                client = await self._connect_once(lost)
+            except EngineError as error:  # what answers now is no server for us; at the start nobody waits in vain
+                if not self.generation:
+                    raise
+                log.error("not connected", because=f"{error.message}: {error.because}")  # noqa: TRY400 - said, not traced
+                client = None
+            if client is None:
+                await asyncio.sleep(RETRY_S * (1 + random.random()))  # noqa: S311 - jitter
+                continue
+            self._client = client
+            self.generation += 1
+            self._up.set()
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._subscribe(client)
+            if self.generation > 1:
+                log.info("reconnected", name=self._name)
+                for function in self._on_reconnect:
+                    function()
+            await lost.wait()
+            self._up.clear()
+            self._client = None
+            self._fail_pending()
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(2):
+                    await client.close()
+
+    async def _connect_once(self, lost: asyncio.Event) -> Client | None:
+        client = Client()
+        try:
+            address = self._locate()
+            await client.connect(**self._options(address, lost))
+        except (nats.errors.Error, OSError, TimeoutError, UnreachableError) as error:
+            log.debug("not connected yet", because=str(error) or type(error).__name__)
+            with contextlib.suppress(Exception):
+                await client.close()
+            return None
+        try:
+            check_server(client)
+            self._prefix = f"_INBOX.{secrets.token_hex(11)}"
+            await client.subscribe(f"{self._prefix}.*", cb=self._sort, pending_msgs_limit=0, pending_bytes_limit=0)  # pyright: ignore[reportUnknownMemberType]
+            self._subscriptions.clear()
+            await self._subscribe(client)
+            await client.flush(timeout=2)
+        except EngineError:
+            await client.close()
+            raise
+        except (nats.errors.Error, OSError, TimeoutError):
+            with contextlib.suppress(Exception):
+                await client.close()
+            return None
+        return client
+
+    def _options(self, address: Address, lost: asyncio.Event) -> dict[str, Any]:
+        async def ended() -> None:
+            lost.set()
+
+        async def noted(error: Exception) -> None:
+            log.debug("connection error", because=str(error) or type(error).__name__)
+
+        options: dict[str, Any] = {
+            "servers": [address.url],
+            "name": self._name,
+            "allow_reconnect": False,
+            "connect_timeout": 2,
+            "max_reconnect_attempts": 1,
+            "reconnect_time_wait": 0.01,
+            "ping_interval": 5,
+            "max_outstanding_pings": 2,
+            "pending_size": -1,
+            "closed_cb": ended,
+            "disconnected_cb": ended,
+            "error_cb": noted,
+        }
+        if address.user:
+            options |= {"user": address.user, "password": address.password}
+        if address.credentials:
+            options["user_credentials"] = address.credentials
+        return options
+
+    async def _sort(self, message: Msg) -> None:
+        token = message.subject.rpartition(".")[2]
+        answer = self._answers.get(token)
+        if answer is not None:
+            if not answer.done():
+                answer.set_result(message)
+            return
+        channel = self._channels.get(token)
+        if channel is not None:
+            channel.queue.put_nowait(message)
+
+    def _fail_pending(self) -> None:
+        for answer in list(self._answers.values()):
+            if not answer.done():
+                text = "the connection to the journal was lost"
+                answer.set_exception(ConnectionLostError(text))
+        for channel in list(self._channels.values()):
+            channel.queue.put_nowait(None)
+
+
+def check_server(client: Client) -> None:
+    """Refuse a server that lacks what the journal needs.
+
+    Raises:
+        EngineError: it is older than 2.12, or takes only small messages.
+    """
+    version = client.connected_server_version
+    if client.max_payload < LEAST_PAYLOAD:
+        text = f"the NATS server takes messages of up to {client.max_payload} bytes only"
+        raise EngineError(
+            text, because="the journal writes up to 1 MB", cure="set max_payload: 1MB in its configuration"
+        )
+    if (version.major, version.minor) < OLDEST_SERVER:
+        text = f"nats-server {version} is too old"
+        raise EngineError(
+            text,
+            because="the journal needs 2.12 or newer (per-message TTL, per-subject discard, batch direct get)",
+            cure="point [nats] url or LABWRIGHT_NATS_SERVER at a newer one, or leave both empty for the embedded one",
+        )
+
+
+def _unreachable(locate: Callable[[], Address]) -> UnreachableError:
+    try:
+        address = locate()
+    except UnreachableError as error:
+        return error
+    return UnreachableError(
+        f"the lab's journal at {address.place} does not answer",
+        because="nothing accepts the connection, or it refuses the credential",
+        cure="start the lab: labwright serve; or see what is wrong: labwright doctor",
+    )

@@ -1,0 +1,297 @@
+"""Who is here now: short-lived records that their owners refresh and the server expires.
+
+One subject for each name; the first announcement expects nobody there, each refresh expects its owner's own last one.
+So a name has one holder, and a lead is nothing but a name that several want to hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+
+from labwright.core.errors import EngineError, LabwrightError, UnreachableError
+from labwright.core.ids import new_id
+from labwright.journal.connection import Connection, NoResponderError
+from labwright.journal.follow import Message, follow
+from labwright.journal.journal import EXPECTED, Journal
+
+STREAM = "PRESENCE"
+REFRESH_S = 1.0
+TTL_S = 2
+MARKER_TTL_S = 60
+HOLD_S = 1.5
+MISSED_S = 2.5 * TTL_S
+REQUEST_S = 1.5
+OWNER = "owner"
+"""The field that tells who holds a name, so that a holder whose acknowledgement was lost recognises itself."""
+
+
+class HeldError(LabwrightError):
+    """Somebody else holds that name."""
+
+    kind = "held"
+
+    def __init__(self, subject: str, holder: Mapping[str, Any]) -> None:
+        super().__init__(
+            f"{subject.partition('.')[2]} is held by another",
+            because=f"holder: {json.dumps(dict(holder))}",
+            cure="use another name, or end the holder first",
+        )
+        self.holder = holder
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of one name; `body` is None once its owner is gone."""
+
+    kind: str
+    name: str
+    body: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """One process among all that ever ran: host (with its boot), process id and the kernel's start time of it."""
+
+    host: str
+    pid: int
+    start: str
+
+    @classmethod
+    def mine(cls) -> ProcessIdentity:
+        """Tell who this process is."""
+        return cls(this_host(), os.getpid(), start_of(os.getpid()) or "")
+
+    @classmethod
+    def parse(cls, name: str) -> ProcessIdentity | None:
+        """Read an identity back from a worker's name."""
+        parts = name.split(":")
+        if len(parts) != 3 or re.fullmatch("[0-9]{1,9}", parts[1]) is None:  # noqa: PLR2004 - host, pid, start
+            return None
+        return cls(parts[0], int(parts[1]), parts[2])
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}:{self.start}"
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether it belongs to this host, so that its end can be seen."""
+        return self.host == this_host()
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether it still exists; only valid for this host."""
+        return start_of(self.pid) == self.start
+
+
+@cache
+def this_host() -> str:
+    """Name this host and its current boot, with the characters that a subject allows."""
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    name = "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname())
+    return f"{name}-{boot}" if boot else name
+
+
+def start_of(pid: int) -> str | None:
+    """Tell when a process started, in a form that only serves to recognise it; None where it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        with contextlib.suppress(psutil.Error):
+            return None if Path("/proc/self").exists() else str(int(psutil.Process(pid).create_time()))
+        return None
+    return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+async def ensure_presence(journal: Journal) -> None:
+    """Make the stream of presence, which a restarted server has forgotten."""
+    await journal.ensure_stream(
+        {
+            "name": STREAM,
+            "subjects": ["presence.>"],
+            "storage": "memory",
+            "retention": "limits",
+            "max_msgs_per_subject": 1,
+            "allow_msg_ttl": True,
+            "subject_delete_marker_ttl": MARKER_TTL_S * 1_000_000_000,
+            "allow_direct": True,
+            "duplicate_window": 1_000_000_000,
+        }
+    )
+
+
+class Presence:
+    """One name, held and refreshed by this process."""
+
+    def __init__(self, journal: Journal, kind: str, name: str, describe: Callable[[], Mapping[str, Any]]) -> None:
+        self.subject = f"presence.{kind}.{name}"
+        self.acknowledged = 0.0
+        self._journal = journal
+        self._describe = describe
+        self._owner = new_id("own")
+        self._seq = 0
+
+    async def announce(self) -> None:
+        """Take the name.
+
+        Raises:
+            HeldError: somebody else has it.
+            UnreachableError, TimeoutError: the server does not answer.
+        """
+        seq, body = await self._last()
+        if body is not None and body.get(OWNER) != self._owner:
+            raise HeldError(self.subject, body)
+        if not await self._try(self._said(), seq):
+            _, holder = await self._last()
+            raise HeldError(self.subject, holder or {})
+
+    async def refresh(self) -> None:
+        """Say that this process is still here; announce anew where the server has forgotten it.
+
+        Raises:
+            HeldError: somebody else has taken the name.
+            UnreachableError, TimeoutError: the server does not answer.
+        """
+        if not self._seq or not await self._try(self._said(), self._seq):
+            self._seq = 0
+            await self.announce()
+
+    async def leave(self) -> None:
+        """Say that this process is gone."""
+        if self._seq > 0:
+            with contextlib.suppress(UnreachableError, TimeoutError, LabwrightError):
+                await self._try({"gone": True}, self._seq)
+            self._seq = 0
+
+    async def _last(self) -> tuple[int, dict[str, Any] | None]:
+        answer = await self._journal.connection.request(
+            f"$JS.API.DIRECT.GET.{STREAM}.{self.subject}", timeout_s=REQUEST_S
+        )
+        headers = answer.headers or {}
+        if "Nats-Sequence" not in headers:
+            return 0, None
+        return int(headers["Nats-Sequence"]), _body(headers, answer.data)
+
+    def _said(self) -> dict[str, Any]:
+        return {**self._describe(), OWNER: self._owner}
+
+    async def _try(self, body: dict[str, Any], expected: int) -> bool:
+        asked = time.monotonic()
+        headers = {EXPECTED: str(expected), "Nats-TTL": str(TTL_S)}
+        data = json.dumps(body).encode()
+        try:
+            answer = await self._journal.connection.request(self.subject, data, headers=headers, timeout_s=REQUEST_S)
+        except NoResponderError:
+            await ensure_presence(self._journal)
+            answer = await self._journal.connection.request(
+                self.subject, data, headers={**headers, EXPECTED: "0"}, timeout_s=REQUEST_S
+            )
+        result = json.loads(answer.data)
+        if "error" in result:
+            return False
+        self._seq = int(result["seq"])
+        self.acknowledged = asked
+        return True
+
+
+async def watch(connection: Connection, kind: str) -> AsyncIterator[Seen | None]:
+    """Give, for ever, who is here and who has gone; None once everybody who is here now has been told.
+
+    The server tells who has gone. Where it was itself away, and has forgotten everybody, whoever does not announce
+    himself anew within a while is gone too.
+    """
+    heard: dict[str, float] = {}
+    generation = 0
+    batches = aiter(follow(connection, STREAM, [f"presence.{kind}.>"], after=0))
+    coming: asyncio.Future[list[Message]] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(batches))
+            await asyncio.wait({coming}, timeout=TTL_S if heard else None)
+            now = time.monotonic()
+            if coming.done():
+                batch, coming = coming.result(), None
+                if not batch:  # new or newly connected: who was here may have been unable to say so
+                    heard, generation = dict.fromkeys(heard, now), connection.generation
+                    yield None
+                for message in batch:
+                    name = message.subject.split(".", 2)[2]
+                    body = _body(message.headers, message.data)
+                    heard.pop(name, None) if body is None else heard.update({name: now})
+                    yield Seen(kind, name, body)
+            if connection.is_connected and connection.generation == generation:
+                for name in [name for name, moment in heard.items() if now - moment > MISSED_S]:
+                    del heard[name]
+                    yield Seen(kind, name, None)
+    finally:
+        if coming is not None:
+            coming.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _released(presence: Presence) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        await presence.leave()
+
+
+async def lead(journal: Journal, role: str, identity: Mapping[str, Any]) -> AsyncGenerator[bool]:
+    """Give True whenever this process has taken the lead of a role, and False as soon as it may have lost it."""
+    presence = Presence(journal, "leader", role, lambda: identity)
+    leading = False
+    async with _released(presence):
+        while True:
+            try:
+                async with asyncio.timeout(_left(presence) if leading else None):
+                    await (presence.refresh() if leading else presence.announce())
+            except HeldError:
+                if leading:
+                    leading = False
+                    yield False
+                await asyncio.sleep(REFRESH_S * (0.5 + random.random()))  # noqa: S311 - jitter
+                continue
+            except (UnreachableError, TimeoutError, EngineError):
+                if leading and _left(presence) <= 0:
+                    leading = False
+                    yield False
+                await asyncio.sleep(0.1)
+                continue
+            if not leading:
+                leading = True
+                yield True
+            await asyncio.sleep(REFRESH_S * (0.6 + 0.2 * random.random()))  # noqa: S311 - jitter
+
+
+def _left(presence: Presence) -> float:
+    """Tell for how many seconds more an unacknowledged leader may go on."""
+    return max(0.0, presence.acknowledged + HOLD_S - time.monotonic())
+
+
+def _body(headers: Mapping[str, str], data: bytes) -> dict[str, Any] | None:
+    """Read what an owner says; None for a marker of the server and for a farewell."""
+    if "Nats-Marker-Reason" in headers or not data:
+        return None
+    try:
+        body: object = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict):
+        return None
+    said = cast("dict[str, Any]", body)
+    return None if said.get("gone") else said

@@ -1,0 +1,339 @@
+"""What the journal holds: small, typed, versioned, tagged records, one class for each thing that can happen.
+
+The field `type` tells the class apart. A record of a type that this version does not know becomes an `UnknownRecord`,
+which every fold skips; fields that it does not know are ignored.
+"""
+
+# pyright: reportIncompatibleVariableOverride=none
+# (each class narrows its tag; that is sound because records are frozen)
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from labwright.core.ids import new_id
+from labwright.core.model import Cause, ErrorRecord, Event, Instant, Model, Run, Step, WaitingFor, utc_now
+
+
+class Record(Model):
+    """What all records have: an id made before the first try to write it, and a moment."""
+
+    whole: ClassVar[frozenset[str]] = frozenset()
+    """Fields whose type is known, so that a reader must get them back where they were too large as a whole."""
+
+    type: str
+    v: int = 1
+    record_id: str = Field(default_factory=lambda: new_id("rec"))
+    at: Instant = Field(default_factory=utc_now)
+
+
+class UnknownRecord(Record):
+    """A record of a type that a newer version writes."""
+
+
+# --- event.<key> -----------------------------------------------------------------------------------------------------
+
+
+class Received(Record):
+    """An event came in; `content` recognises the same identity with other content."""
+
+    whole = frozenset({"event"})
+
+    type: Literal["received"] = "received"
+    event: Event
+    content: str
+    by: str = ""
+
+
+class PlannedRunRecord(Model):
+    """A run that a decision causes: `request` is the index of its request; with `error` it fails at once."""
+
+    id: str
+    request: int
+    target: str | None = None
+    error: ErrorRecord | None = None
+
+
+class Decided(Record):
+    """All rules have seen an event: the decision, and the runs that must follow from it (an outbox).
+
+    The decision is JSON text in the shape of the reference: it is written and shown as it is, and seldom read.
+    """
+
+    whole = frozenset({"decision_json", "runs"})
+
+    type: Literal["decided"] = "decided"
+    decision_json: str
+    runs: tuple[PlannedRunRecord, ...] = ()
+
+
+class SetAside(Record):
+    """An event was given up: deciding it killed the process, or hung, `tries` times."""
+
+    type: Literal["set_aside"] = "set_aside"
+    tries: int
+    error: ErrorRecord
+
+
+class Released(Record):
+    """An operator wants an event that was set aside to be decided once more."""
+
+    type: Literal["released"] = "released"
+    by: str = ""
+
+
+# --- run.<id> --------------------------------------------------------------------------------------------------------
+
+
+class Requested(Record):
+    """A run was asked for; `content` recognises the same id with other content."""
+
+    type: Literal["requested"] = "requested"
+    task: str
+    target: str | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    priority: int = 0
+    not_before: Instant | None = None
+    not_after: Instant | None = None
+    key: str | None = None
+    by: str = ""
+    cause: Cause
+    parent: str | None = None
+    content: str = ""
+    error: ErrorRecord | None = None
+    """Why the run cannot be started at all; it then fails at once."""
+
+
+class Started(Record):
+    """A worker took the run up, under the hand-out whose sequence is `token`; `steps` only where they are new."""
+
+    whole = frozenset({"steps"})
+
+    type: Literal["started"] = "started"
+    token: int
+    attempt: int
+    worker: str
+    steps: tuple[str, ...] | None = None
+
+
+class StepStarted(Record):
+    """A step that must not be repeated is about to run."""
+
+    type: Literal["step_started"] = "step_started"
+    token: int
+    step: Step
+
+
+class StepEnded(Record):
+    """A step has ended, and will not run again."""
+
+    type: Literal["step_ended"] = "step_ended"
+    token: int
+    step: Step
+
+
+class Waiting(Record):
+    """The run gives its worker back until a moment; target and locks stay its own."""
+
+    type: Literal["waiting"] = "waiting"
+    token: int
+    until: Instant
+    waiting_for: WaitingFor
+    position: int
+    number: int
+    step: Step | None = None
+
+
+class Retrying(Record):
+    """The attempt failed with an error that may pass; the next one is due at `next_attempt_at`."""
+
+    type: Literal["retrying"] = "retrying"
+    token: int
+    error: ErrorRecord
+    next_attempt_at: Instant
+    step: Step | None = None
+
+
+class Aborting(Record):
+    """Somebody wants the run ended early."""
+
+    type: Literal["aborting"] = "aborting"
+    by: str = ""
+    reason: str = ""
+
+
+class Stuck(Record):
+    """A step did not end when it had to: its worker ends hard, and then the run ends in this way."""
+
+    type: Literal["stuck"] = "stuck"
+    token: int
+    state: Literal["failed", "aborted"]
+    error: ErrorRecord
+    step: Step | None = None
+
+
+class AttemptLost(Record):
+    """The worker of an attempt is gone; whatever it still says does not count.
+
+    `counts` is False where a worker that was told to end gave the run back in good order.
+    """
+
+    type: Literal["attempt_lost"] = "attempt_lost"
+    token: int
+    reason: str = ""
+    counts: bool = True
+
+
+class Finished(Record):
+    """The run has ended; `step` is its last step, `token` is zero where no worker was in it."""
+
+    type: Literal["finished"] = "finished"
+    token: int = 0
+    state: Literal["succeeded", "failed", "aborted", "expired"]
+    result: Any = None
+    error: ErrorRecord | None = None
+    note: str | None = None
+    finding: bool = False
+    step: Step | None = None
+
+
+class Reopened(Record):
+    """An operator wants an ended run to be tried again, from the step that failed or from the start.
+
+    `token` is the sequence of the run's end: hand-outs made before do not count any more.
+    """
+
+    type: Literal["reopened"] = "reopened"
+    token: int = 0
+    by: str = ""
+    from_start: bool = False
+
+
+class Snapshot(Record):
+    """The whole state of a run, so that what came before may leave the journal."""
+
+    whole = frozenset({"run"})
+
+    type: Literal["snapshot"] = "snapshot"
+    run: Run
+
+
+# --- dispatch.<partition> --------------------------------------------------------------------------------------------
+
+
+class Led(Record):
+    """A dispatcher has taken the lead; what an older one decides from here on does not exist."""
+
+    type: Literal["led"] = "led"
+    leader: str
+
+
+class HandOut(Model):
+    """One run for one worker of a pool."""
+
+    run: str
+    attempt: int
+    target: str | None = None
+    locks: tuple[str, ...] = ()
+    pool: str = "default"
+
+
+class HandedOut(Record):
+    """These runs may start; the sequence of this record is the token of each."""
+
+    whole = frozenset({"items"})
+
+    type: Literal["handed_out"] = "handed_out"
+    leader: str
+    items: tuple[HandOut, ...]
+
+
+# --- pool.<name>, audit.<...> ----------------------------------------------------------------------------------------
+
+
+class PoolChanged(Record):
+    """A pool was paused (nothing new starts), drained (the same, until all has ended) or resumed."""
+
+    type: Literal["pool_changed"] = "pool_changed"
+    pool: str
+    state: Literal["active", "paused", "draining"]
+    by: str = ""
+
+
+class ClockStepped(Record):
+    """The wall clock of a host was set by more than five seconds, forwards or (negative) backwards."""
+
+    type: Literal["clock_stepped"] = "clock_stepped"
+    host: str
+    by_s: float
+
+
+class Refused(Record):
+    """Somebody asked for something that was refused."""
+
+    type: Literal["refused"] = "refused"
+    what: str
+    by: str = ""
+    error: ErrorRecord
+
+
+AnyRecord = (
+    Received
+    | Decided
+    | SetAside
+    | Released
+    | Requested
+    | Started
+    | StepStarted
+    | StepEnded
+    | Waiting
+    | Retrying
+    | Aborting
+    | Stuck
+    | AttemptLost
+    | Finished
+    | Reopened
+    | Snapshot
+    | Led
+    | HandedOut
+    | PoolChanged
+    | ClockStepped
+    | Refused
+)
+
+_ADAPTER: TypeAdapter[Record] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="type")])
+_CLASSES: dict[str, type[Record]] = {
+    cls.model_fields["type"].default: cls
+    for cls in AnyRecord.__args__  # the members of the union, which are classes of this module
+}
+
+
+def encode(record: Record) -> bytes:
+    """Write a record as JSON, without the fields that have their defaults."""
+    return (
+        record.model_dump_json(exclude_defaults=True, by_alias=True)
+        .replace("{", f'{{"type":"{record.type}",', 1)
+        .encode()
+    )
+
+
+def decode(data: bytes) -> Record:
+    """Read a record; one that this version cannot understand becomes an `UnknownRecord`."""
+    try:
+        return _ADAPTER.validate_json(data)
+    except ValidationError:
+        try:
+            return UnknownRecord.model_validate_json(data)
+        except ValidationError:
+            return UnknownRecord(type="unreadable")
+
+
+def whole_fields(record_type: str) -> frozenset[str] | None:
+    """Tell which fields of records of that type a reader must get back where they were cut out as a whole.
+
+    None for a type that this version does not know.
+    """
+    cls = _CLASSES.get(record_type)
+    return cls.whole if cls else None

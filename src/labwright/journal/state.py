@@ -1,0 +1,203 @@
+"""What one process knows of the present: open runs, hand-outs, events that still cause work, pools.
+
+Folded in memory from batches of the journal; each batch tells its changes, which the dispatcher acts on and the view
+writes down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from labwright.core.model import ErrorRecord, Event, Run, RunState
+from labwright.journal.fold import apply
+from labwright.journal.journal import Entry
+from labwright.journal.records import (
+    Decided,
+    HandedOut,
+    HandOut,
+    PlannedRunRecord,
+    PoolChanged,
+    Received,
+    Released,
+    SetAside,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEntry:
+    """A run with the sequences of its first and newest record."""
+
+    run: Run
+    first_seq: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventEntry:
+    """An event and how far it has come; `missing` are the runs that it must still get."""
+
+    key: str
+    event: Event
+    content: str
+    state: str
+    first_seq: int
+    seq: int
+    received_at: str
+    decision_json: str | None = None
+    runs: tuple[PlannedRunRecord, ...] = ()
+    missing: frozenset[str] = frozenset()
+    error: ErrorRecord | None = None
+
+    @property
+    def decision(self) -> dict[str, Any] | None:
+        """Read the decision; values that were too large for its record are marks."""
+        return None if self.decision_json is None else json.loads(self.decision_json)
+
+    @property
+    def is_unreacted(self) -> bool:
+        """Tell whether it still has to be decided, or its runs still have to be made."""
+        return self.state in {"received", "released"} or bool(self.missing)
+
+
+@dataclass(slots=True, kw_only=True)
+class Changes:
+    """What a batch of records has changed; `freed` are runs whose hand-outs before do not count any more."""
+
+    seq: int = 0
+    freed: set[str] = field(default_factory=set[str])
+    runs: dict[str, RunEntry] = field(default_factory=dict[str, RunEntry])
+    events: dict[str, EventEntry] = field(default_factory=dict[str, EventEntry])
+    hand_outs: dict[str, tuple[int, HandOut]] = field(default_factory=dict[str, tuple[int, HandOut]])
+    pools: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(slots=True, kw_only=True)
+class Present:
+    """The present, as far as it is open; what has ended is asked of `recall_run` and `recall_event`."""
+
+    recall_run: Callable[[str], RunEntry | None]
+    recall_event: Callable[[str], EventEntry | None]
+    runs: dict[str, RunEntry] = field(default_factory=dict[str, RunEntry])
+    events: dict[str, EventEntry] = field(default_factory=dict[str, EventEntry])
+    hand_outs: dict[str, tuple[int, HandOut]] = field(default_factory=dict[str, tuple[int, HandOut]])
+    pools: dict[str, str] = field(default_factory=dict[str, str])
+    seq: int = 0
+    _awaited: dict[str, str] = field(default_factory=dict[str, str])
+
+    def take(self, entries: Iterable[Entry]) -> Changes:
+        """Fold a batch, and tell what it has changed."""
+        changes = Changes()
+        for entry in entries:
+            kind = entry.subject.partition(".")[0]
+            if kind == "run":
+                self._take_run(entry, changes)
+            elif kind == "event":
+                self._take_event(entry, changes)
+            elif isinstance(entry.record, HandedOut):
+                for item in entry.record.items:
+                    if item.run not in self.runs:  # it has ended meanwhile
+                        continue
+                    self.hand_outs[item.run] = changes.hand_outs[item.run] = (entry.seq, item)
+            elif isinstance(entry.record, PoolChanged):
+                self.pools[entry.record.pool] = changes.pools[entry.record.pool] = entry.record.state
+            self.seq = changes.seq = entry.seq
+        return changes
+
+    def load(self, runs: Iterable[RunEntry], events: Iterable[EventEntry]) -> None:
+        """Start from what the view had written down as open."""
+        self.runs.update((entry.run.id, entry) for entry in runs)
+        for entry in events:
+            missing = frozenset(run.id for run in entry.runs if self._find_run(run.id) is None)
+            self._keep_event(replace(entry, missing=missing))
+
+    def _find_run(self, run_id: str) -> RunEntry | None:
+        return self.runs.get(run_id) or self.recall_run(run_id)
+
+    def _take_run(self, entry: Entry, changes: Changes) -> None:
+        run_id = entry.key
+        known = changes.runs.get(run_id) or self.runs.get(run_id)
+        if known is None and entry.record.type != "requested":
+            known = self.recall_run(run_id)
+        run = apply(known.run if known else None, entry.record, run_id)
+        if run is None:
+            return
+        new = RunEntry(run=run, first_seq=known.first_seq if known else entry.seq, seq=entry.seq)
+        changes.runs[run_id] = new
+        if run.state.is_final:
+            self.runs.pop(run_id, None)
+            self.hand_outs.pop(run_id, None)
+            changes.hand_outs.pop(run_id, None)
+            changes.freed.add(run_id)
+        else:
+            self.runs[run_id] = new
+        if known is None:
+            self._seen(run_id, changes)
+
+    def _seen(self, run_id: str, changes: Changes) -> None:
+        """Cross a run off the list of its event."""
+        key = self._awaited.pop(run_id, None)
+        known = self.events.get(key) if key else None
+        if known is not None:
+            new = replace(known, missing=known.missing - {run_id})
+            changes.events[known.key] = new
+            self._keep_event(new)
+
+    def _take_event(self, entry: Entry, changes: Changes) -> None:
+        record = entry.record
+        known = changes.events.get(entry.key) or self.events.get(entry.key)
+        if isinstance(record, Received):
+            if known is not None or self.recall_event(entry.key) is not None:
+                return
+            new = EventEntry(
+                key=entry.key,
+                event=record.event,
+                content=record.content,
+                state="received",
+                first_seq=entry.seq,
+                seq=entry.seq,
+                received_at=record.model_dump(mode="json", include={"at"})["at"],
+            )
+        else:
+            known = known or self.recall_event(entry.key)
+            if known is None:
+                return
+            new = self._event_after(known, entry, changes)
+        changes.events[entry.key] = new
+        self._keep_event(new)
+
+    def _event_after(self, known: EventEntry, entry: Entry, changes: Changes) -> EventEntry:
+        fields: dict[str, Any] = {"seq": entry.seq}
+        match entry.record:
+            case Decided() as decided if known.state != "decided":
+                missing = frozenset(
+                    run.id for run in decided.runs if run.id not in changes.runs and self._find_run(run.id) is None
+                )
+                fields |= {
+                    "state": "decided",
+                    "decision_json": decided.decision_json,
+                    "runs": decided.runs,
+                    "missing": missing,
+                    "error": None,
+                }
+            case SetAside() as aside if known.state in {"received", "released"}:
+                fields |= {"state": "set_aside", "error": aside.error}
+            case Released() if known.state == "set_aside":
+                fields |= {"state": "released", "error": None}
+            case _:
+                pass
+        return replace(known, **fields)
+
+    def _keep_event(self, entry: EventEntry) -> None:
+        if entry.is_unreacted:
+            self.events[entry.key] = entry
+            self._awaited.update(dict.fromkeys(entry.missing, entry.key))
+        else:
+            self.events.pop(entry.key, None)
+
+
+def is_handed_out(run: Run, token: int) -> bool:
+    """Tell whether the hand-out with that token waits to be started or is the attempt that runs."""
+    return not run.state.is_final and (token > run.token or (token == run.token and run.state is RunState.RUNNING))

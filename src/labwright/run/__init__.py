@@ -1,0 +1,1 @@
+"""The loops that do the work: context, execution, worker, dispatcher, site, engine."""

@@ -1,0 +1,170 @@
+"""What the context of a real execution does: waits by leaving the step, children and words through the recorder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from labwright.core.clock import Clock, to_text
+from labwright.core.errors import TerminalError, UsageError, WaitTimeoutError
+from labwright.core.model import Instant, Step, WaitingFor
+from labwright.core.request import Request
+from labwright.plan.steps import StepFunction
+from labwright.run.ends import Waiting
+
+BODY = -1
+"""The position under which a task's function itself waits and spawns; its steps count from 0."""
+
+SPAWNS = 10_000
+"""Children that one step may have."""
+
+LONGEST_SLEEP = 10 * 366 * 86400.0
+
+Do = Callable[[StepFunction[..., Any], Mapping[str, Any]], Awaitable[Any]]
+
+
+class Recorder(Protocol):
+    """Where an execution writes what must survive; each method returns once that is durable."""
+
+    async def step_started(self, step: Step) -> None:
+        """Write that a step which must not be repeated is about to run."""
+        ...
+
+    async def step_ended(self, step: Step) -> None:
+        """Write a step that has ended and is not the run's last: succeeded, skipped, or failed and caught."""
+        ...
+
+    async def spawn(self, request: Request, number: int) -> str:
+        """Make a child run, once for each number, and give its id; a step that runs again repeats its numbers."""
+        ...
+
+    def log(self, level: str, text: str, fields: Mapping[str, Any]) -> None:
+        """Write to the run's log; not durable at once, never blocks."""
+        ...
+
+    def progress(self, done: float, total: float | None, text: str) -> None:
+        """Show how far the run is; never blocks."""
+        ...
+
+
+class Leave(BaseException):
+    """A step gives its worker back; no user code should catch it, so it is no Exception."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where in its run a context stands."""
+
+    position: int
+    name: str
+    repeat: bool = True
+    waits: Mapping[str, Instant]
+    """Waits of the run that are over, by `position:number`."""
+
+    def over(self, number: int) -> Instant | None:
+        """Give until when that wait of this place lasted, if it is over."""
+        return self.waits.get(f"{self.position}:{number}")
+
+
+class RunEffects:
+    """The effects of one step, or of a task's function, in a real execution."""
+
+    def __init__(self, place: Place, recorder: Recorder, clock: Clock, do: Do | None = None) -> None:
+        self.cancelled = False
+        self.left: Waiting | None = None
+        self._place = place
+        self._recorder = recorder
+        self._clock = clock
+        self._do = do
+        self._waits = 0
+        self._spawns = 0
+
+    def log(self, level: str, text: str, fields: Mapping[str, Any]) -> None:
+        """Write to the run's log, under the step's name."""
+        self._recorder.log(level, text, {"step": self._place.name, **fields} if self._place.name else fields)
+
+    def progress(self, done: float, total: float | None, text: str) -> None:
+        """Show how far the step is."""
+        self._recorder.progress(done, total, text)
+
+    def sleep(self, seconds: float) -> None:
+        """Return if this sleep is over, else leave the step until it is."""
+        self._check("ctx.sleep", seconds)
+        number = self._next_wait()
+        if seconds > 0 and self._place.over(number) is None:
+            self._leave(number, seconds, "sleep")
+
+    def polling(self, every: float, timeout: float | None, text: str) -> Callable[[], None]:
+        """Give what is called after each answer that was false.
+
+        It takes two numbers, so that a wait of any length keeps two entries: the first tells when it began.
+        """
+        self._check("ctx.wait_until", every if timeout is None else max(every, timeout))
+        first, later = self._next_wait(), self._next_wait()
+        first_pause = every if timeout is None else min(every, timeout)
+
+        def again() -> None:
+            now = self._clock.now()
+            first_end = self._place.over(first)
+            waited = 0.0 if first_end is None else (now - first_end).total_seconds() + first_pause
+            if timeout is not None and waited >= timeout:
+                raise WaitTimeoutError(
+                    f"{text!r} did not hold within {timeout:g} s",
+                    because=f"it was asked for {waited:.0f} s, every {every:g} s, and was never true",
+                    cure="see why, or give it more time, then retry the run",
+                )
+            pause = every if timeout is None else min(every, timeout - waited)
+            self._leave(first if first_end is None else later, pause, "condition", text)
+
+        return again
+
+    async def spawn(self, request: Request) -> str:
+        """Make a child run."""
+        if self._spawns >= SPAWNS:
+            raise TerminalError(
+                f"a step may have {SPAWNS} children, and {self._place.name!r} wants more",
+                because="each child is a run of its own",
+                cure="give each child more to do, or split the step",
+            )
+        number = self._place.position * SPAWNS + self._spawns
+        self._spawns += 1
+        return await self._recorder.spawn(request, number)
+
+    async def do(self, step: StepFunction[..., Any], params: Mapping[str, Any]) -> Any:
+        """Do a step of a task's function."""
+        if self._do is None:
+            raise UsageError(
+                f"the step {self._place.name!r} tries to do the step {step!r}",
+                because="only a task's function has steps that are recorded",
+                cure="call its function, or make the task a function with @task",
+            )
+        return await self._do(step, params)
+
+    def _next_wait(self) -> int:
+        self._waits += 1
+        return self._waits - 1
+
+    def _leave(self, number: int, seconds: float, kind: str, detail: str = "") -> None:
+        until = self._clock.now() + timedelta(seconds=seconds)
+        self.left = self.left or Waiting(
+            until=until,
+            waiting_for=WaitingFor(kind=kind, detail=detail or f"until {to_text(until)}"),
+            position=self._place.position,
+            number=number,
+        )
+        raise Leave
+
+    def _check(self, what: str, seconds: float) -> None:
+        if not self._place.repeat:
+            raise TerminalError(
+                f"the step {self._place.name!r} must not be repeated, so {what} cannot be used in it",
+                because="a durable wait leaves the step and runs it again from its top",
+                cure="wait in a step of its own, or drop repeat=False",
+            )
+        if not (math.isfinite(seconds) and seconds <= LONGEST_SLEEP):
+            raise UsageError(
+                f"{what} cannot take {seconds!r} seconds", because="it is a number, ten years at most", cure="mend it"
+            )

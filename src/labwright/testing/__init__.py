@@ -1,0 +1,24 @@
+"""What users need to test their own site: a fake context, a manual clock, rehearsals with crashes, a whole lab."""
+
+from labwright.testing.clock import ManualClock
+from labwright.testing.fake import FakeContext, LogLine
+from labwright.testing.lab import lab
+from labwright.testing.rehearsal import (
+    Crash,
+    CrashReport,
+    crash_after_every_step,
+    run_every_step_twice,
+    run_task,
+)
+
+__all__ = [
+    "Crash",
+    "CrashReport",
+    "FakeContext",
+    "LogLine",
+    "ManualClock",
+    "crash_after_every_step",
+    "lab",
+    "run_every_step_twice",
+    "run_task",
+]

@@ -1,0 +1,279 @@
+"""One real lab on a small site for all tests of the command line, and a way to call `labwright` on it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, NoReturn
+
+import pytest
+
+from labwright.cli.main import main
+
+for module in ("cli.logs", "cli.pages", "cli.waiting", "client", "server"):
+    importlib.import_module(f"labwright.{module}")  # so that what is forked from here need not
+
+SITE = {
+    "labwright.toml": """
+        [site]
+        package = "bench"
+        targets = "targets.yaml"
+        [facts]
+        file = "facts.yaml"
+        [pools.slow]
+        concurrency = 4
+    """,
+    "targets.yaml": """
+        - {name: slot-1, labels: {crate: 1, slot: 1}, facts: {url: "http://one"}}
+        - {name: slot-2, labels: {crate: 1, slot: 2}}
+        - {name: slot-3, labels: {crate: 1, slot: 3}}
+    """,
+    "facts.yaml": """
+        "42": {color: red, weight: 3}
+    """,
+    "bench/__init__.py": "",
+    "bench/rules.py": '''
+        from labwright import Request, rule
+        from labwright.conditions import event_type, fact
+
+        print("a site may print")
+
+        @rule(event_type("sample.arrived") & fact("color", "red"))
+        def weigh_red(scenario):
+            """Weigh red samples."""
+            yield Request("add", first=scenario.weight, second=1)
+
+        @rule(event_type("sample.arrived") & ~fact("color", "red"))
+        def weigh_others(scenario):
+            yield Request("add", first=0, second=0)
+
+        @rule(event_type("sample.broken"))
+        def repair(scenario):
+            yield Request("break-down")
+
+        @rule(event_type("sample.odd"))
+        def raises(scenario):
+            raise ValueError("an odd sample")
+
+        @rule(event_type("sample.lost"))
+        def asks_for_unknown(scenario):
+            yield Request("no-such-task")
+
+        @rule(event_type("sample.slow"))
+        def slow(scenario):
+            yield Request("dwell", seconds=60)
+
+        @rule(event_type("poison"))
+        def poisoned(scenario):
+            import os
+            os._exit(3)
+    ''',
+    "bench/tasks.py": """
+        import asyncio
+        from pathlib import Path
+        from labwright import Request, Task, TerminalError, TransientError, Retry, step
+
+        @step
+        async def sum_up(ctx, first: int, second: int = 1) -> int:
+            ctx.log.info("adding", first=first)
+            ctx.set_result(first + second)
+            return first + second
+
+        @step
+        async def tell(ctx):
+            ctx.progress(1, 2, "half way")
+            return "told"
+
+        @step
+        async def give_up(ctx):
+            raise TerminalError("it is broken", because="somebody dropped it", cure="buy another")
+
+        @step
+        async def need(ctx, path: str):
+            if not Path(path).exists():
+                raise TerminalError(f"{path} is not there")
+
+        @step
+        async def dwell(ctx, seconds: float = 60):
+            await asyncio.sleep(seconds)
+
+        @step
+        async def large(ctx):
+            return "x" * 400_000
+
+        add = Task("add", steps=[sum_up, tell], doc="Add two numbers.")
+        break_down = Task("break-down", steps=[give_up])
+        needs = Task("needs", steps=[tell, need])
+        dwelling = Task("dwell", steps=[dwell], pool="slow")
+        big = Task("big", steps=[large])
+    """,
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a process printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one document on standard output."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON lines on standard output."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error on standard error, which holds nothing else."""
+        return json.loads(self.err)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Calls `labwright` in the folder of a site."""
+
+    folder: Path
+
+    def __call__(self, *words: str | Path, given: str = "", code: int = 0, timeout: int = 60, **variables: str) -> Done:
+        """Call it in a process of its own, with variables added to its environment, and make sure of its exit code.
+
+        The process is forked from this one, which has imported everything already: that is five times as fast.
+        """
+        with TemporaryFile() as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
+            stdin.write(given.encode())
+            stdin.seek(0)
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(timeout)
+                os.chdir(self.folder)
+                os.environ.update(variables)
+                be_labwright(list(map(str, words)), [stream.fileno() for stream in (stdin, stdout, stderr)])
+            _, status = os.waitpid(pid, 0)
+            printed = [(stream.seek(0), stream.read().decode())[1] for stream in (stdout, stderr)]
+        done = Done(os.waitstatus_to_exitcode(status), *printed)
+        assert done.code == code, f"{words}: exit {done.code}\n{done.out}\n{done.err}"
+        return done
+
+    @contextmanager
+    def started(self, *words: str | Path) -> Generator[subprocess.Popen[str]]:
+        """Start it, and see that it ends."""
+        with subprocess.Popen(
+            command(*words),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    end(process)
+
+    def event(self, **attributes: Any) -> str:
+        """Write an event as the text of a file."""
+        return json.dumps({"specversion": "1.0", "source": "tests", **attributes})
+
+
+def command(*words: str | Path) -> list[str]:
+    """Give the command line."""
+    return [str(Path(sys.executable).with_name("labwright")), *map(str, words)]
+
+
+def environment() -> dict[str, str]:
+    """Give an environment that leads to no other lab."""
+    foreign = ("LABWRIGHT_SITE", "LABWRIGHT_URL", "LABWRIGHT_CREDS", "ZOCALO_CONFIG")
+    kept = {name: value for name, value in os.environ.items() if name not in foreign}
+    return {**kept, "NO_COLOR": "1", "PYTHONWARNINGS": "default"}
+
+
+def be_labwright(words: list[str], files: list[int]) -> NoReturn:
+    """Become `labwright` with these files as its standard streams."""
+    code = 70
+    try:
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 - by number
+        kept = environment()
+        os.environ.clear()
+        os.environ.update(kept)
+        warnings.simplefilter("default")
+        code = main(words)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:  # noqa: BLE001 - nothing may go up into the test run of which this is a copy
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def write_site(folder: Path) -> Path:
+    """Write the small site."""
+    for name, text in SITE.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(line[first_indent(text) :] for line in text.splitlines()) + "\n")
+    return folder
+
+
+def first_indent(text: str) -> int:
+    """Tell how far the first line that is not empty is indented."""
+    return next((len(line) - len(line.lstrip()) for line in text.splitlines() if line.strip()), 0)
+
+
+def until(process: subprocess.Popen[str], words: str) -> str:
+    """Read what a process says on standard error up to a line with these words."""
+    assert process.stderr is not None
+    said = ""
+    while words not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    return said
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGINT, timeout: float = 30) -> Done:
+    """Interrupt a process and give what it had printed."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=timeout)
+    return Done(process.returncode, out, err)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Terminal:
+    """Give a site that nobody serves."""
+    return Terminal(write_site(tmp_path / "site"))
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """Give a site that is served."""
+    terminal = Terminal(write_site(tmp_path_factory.mktemp("lab")))
+    with terminal.started("serve", "--json") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["ready"] is True
+        yield terminal
+        stopped = terminal("serve", "--stop", "--json")
+        process.communicate(timeout=30)
+        assert "serve" in stopped.json["ended"]
+        assert process.returncode == 0

@@ -1,0 +1,1 @@
+"""What tests share: requirements of the machine, and servers that live as long as the test run."""
