@@ -22,6 +22,7 @@ from labwright.core.logs import get_logger
 from labwright.core.model import utc_now
 from labwright.journal.connection import Connection
 from labwright.journal.journal import Entry, Journal
+from labwright.journal.logs import ensure_logs
 from labwright.journal.nats_server import EmbeddedServer, write_private
 from labwright.journal.presence import ProcessIdentity, ensure_presence, lead, this_host, watch
 from labwright.journal.records import ClockStepped
@@ -34,7 +35,6 @@ from labwright.run.dispatcher import SUBJECT as DISPATCH_LOG
 from labwright.run.dispatcher import Dispatcher, worker_of
 from labwright.run.engine import DIALECTS, locator
 from labwright.run.folding import Folding
-from labwright.run.logs import ensure_logs
 from labwright.run.processes import hold_lock, lock_holder
 from labwright.run.room import is_short
 from labwright.run.settings import Settings, load_settings

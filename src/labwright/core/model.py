@@ -233,6 +233,103 @@ class Run(Model):
     content: str = ""
 
 
+class OperationKind(StrEnum):
+    """What an operation is: a task ends by itself, a process runs until it is stopped."""
+
+    TASK = "task"
+    PROCESS = "process"
+
+
+class SessionState(StrEnum):
+    """Where a session of an operation stands."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    LOST = "lost"
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether a session in this state has ended."""
+        return self in FINAL_SESSION_STATES
+
+
+FINAL_SESSION_STATES = frozenset({SessionState.SUCCEEDED, SessionState.FAILED, SessionState.ABORTED, SessionState.LOST})
+
+
+class SessionMessage(Model):
+    """One line that an operation said about itself."""
+
+    at: Instant
+    text: str
+
+
+class Progress(Model):
+    """How far something is: `done` of `total` (None: unknown), in whatever unit `text` names."""
+
+    done: float
+    total: float | None = None
+    text: str = ""
+
+
+class SessionSnapshot(Model):
+    """One execution of an operation on an agent, as it stands at a moment.
+
+    `data` is what the operation shows while it runs, `result` or `error` what it ended with; `run` is the run whose
+    step asked for it. `messages` are the newest ones, `messages_dropped` counts those before them.
+    """
+
+    id: str
+    agent: str
+    operation: str
+    kind: OperationKind = OperationKind.TASK
+    state: SessionState = SessionState.STARTING
+    params: dict[str, Any] = Field(default_factory=dict)
+    key: str | None = None
+    run: str | None = None
+    by: str = ""
+    started_at: Instant
+    ended_at: Instant | None = None
+    messages: tuple[SessionMessage, ...] = ()
+    messages_dropped: int = 0
+    data: dict[str, Any] = Field(default_factory=dict)
+    progress: Progress | None = None
+    result: Any = None
+    error: ErrorRecord | None = None
+    note: str | None = None
+    content: str = ""
+    """Recognises the same id with other parameters."""
+
+
+class FileEntry(Model):
+    """A file that an instrument has written, as it was announced.
+
+    `path` is as announced on `host`, however odd; `size` (bytes) and `sha256` are None while they are not known, and
+    `note` says why where they never will be. `action` and `action_at` group the files of one action.
+    """
+
+    id: str
+    path: str
+    agent: str
+    session: str | None = None
+    source: str = ""
+    kind: str = ""
+    format: str = ""
+    archive: str = ""
+    action: str = ""
+    action_at: Instant | None = None
+    written_at: Instant | None = None
+    registered_at: Instant
+    host: str = ""
+    is_plot: bool = False
+    size: int | None = None
+    sha256: str | None = None
+    note: str | None = None
+
+
 def _text(value: object) -> str:
     """Make text that JSON can carry: a stranger's message may be no string, or hold half a surrogate pair."""
     try:

@@ -14,7 +14,21 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from labwright.core.ids import new_id
-from labwright.core.model import Cause, ErrorRecord, Event, Instant, Model, Run, Step, WaitingFor, utc_now
+from labwright.core.model import (
+    Cause,
+    ErrorRecord,
+    Event,
+    FileEntry,
+    Instant,
+    Model,
+    OperationKind,
+    Progress,
+    Run,
+    SessionMessage,
+    Step,
+    WaitingFor,
+    utc_now,
+)
 
 
 class Record(Model):
@@ -279,6 +293,67 @@ class Refused(Record):
     error: ErrorRecord
 
 
+# --- session.<agent>.<id> --------------------------------------------------------------------------------------------
+
+
+class SessionStarted(Record):
+    """An agent began a session; `content` recognises the same id with other parameters.
+
+    `token` is that of the run's attempt that asked for it, zero where no run did.
+    """
+
+    type: Literal["session_started"] = "session_started"
+    agent: str
+    operation: str
+    kind: OperationKind
+    params: dict[str, Any] = Field(default_factory=dict)
+    key: str | None = None
+    run: str | None = None
+    step: str | None = None
+    token: int = 0
+    by: str = ""
+    content: str = ""
+
+
+class SessionChanged(Record):
+    """What a session shows has changed: `data` as a whole, `messages` since the record before; written seldom."""
+
+    type: Literal["session_changed"] = "session_changed"
+    state: Literal["running", "stopping"] = "running"
+    data: dict[str, Any] | None = None
+    messages: tuple[SessionMessage, ...] = ()
+    progress: Progress | None = None
+
+
+class SessionAdopted(Record):
+    """The agent came back and found what it had begun still going on."""
+
+    type: Literal["session_adopted"] = "session_adopted"
+    note: str = ""
+
+
+class SessionEnded(Record):
+    """A session has ended, with a result or with an error; `data` and `messages` as in `SessionChanged`."""
+
+    type: Literal["session_ended"] = "session_ended"
+    state: Literal["succeeded", "failed", "aborted", "lost"]
+    result: Any = None
+    error: ErrorRecord | None = None
+    data: dict[str, Any] | None = None
+    messages: tuple[SessionMessage, ...] = ()
+    note: str | None = None
+
+
+# --- file.<id> -------------------------------------------------------------------------------------------------------
+
+
+class FileRegistered(Record):
+    """An instrument has announced a file; a second record of it brings what was found out later."""
+
+    type: Literal["file_registered"] = "file_registered"
+    file: FileEntry
+
+
 AnyRecord = (
     Received
     | Decided
@@ -301,6 +376,11 @@ AnyRecord = (
     | PoolChanged
     | ClockStepped
     | Refused
+    | SessionStarted
+    | SessionChanged
+    | SessionAdopted
+    | SessionEnded
+    | FileRegistered
 )
 
 _ADAPTER: TypeAdapter[Record] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="type")])

@@ -29,6 +29,7 @@ from labwright.core.selectors import select
 from labwright.journal.connection import Channel, Connection
 from labwright.journal.fold import fold, is_open_attempt
 from labwright.journal.journal import Journal
+from labwright.journal.logs import Logs
 from labwright.journal.records import (
     AttemptLost,
     Finished,
@@ -42,7 +43,6 @@ from labwright.journal.records import (
 )
 from labwright.run import ends
 from labwright.run.execution import Execution
-from labwright.run.logs import Logs
 from labwright.run.recording import record_of
 from labwright.run.requesting import event_subject, requested
 from labwright.run.services import Services
