@@ -55,7 +55,7 @@ demo: setup ## start a lab on the example site and send an event through it
 soak: setup ## run the kill tests with a hundred kills
 	LABWRIGHT_KILLS=100 $(BIN)/python -m pytest -m kill --timeout=3600 -s
 
-bench: .venv-bench/.stamp ## measure every bench/bench_*.py and write bench/results.json
+bench: .venv-bench/.stamp .venv-ocs/.stamp ## measure every bench/bench_*.py and write bench/results.json
 	.venv-bench/bin/python bench/run.py $(ARGS)
 
 lock: ## renew the lock files from pyproject.toml (UPGRADE=1 takes the newest versions)
@@ -68,11 +68,16 @@ LOCK_OPTIONS := --quiet --universal --python-version 3.11 --no-annotate --custom
 	$(if $(UPGRADE),--upgrade)
 
 clean: ## remove everything that these commands made
-	rm -rf .venv .venv-bench .venv-lock docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .labwright build dist
+	rm -rf .venv .venv-bench .venv-ocs .venv-lock docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .labwright build dist
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.stamp: requirements.lock pyproject.toml
 .venv-bench/.stamp: requirements-bench.lock pyproject.toml
+
+.venv-ocs/.stamp: bench/requirements-ocs.txt # the peer of the agents; without it their bench measures ours alone
+	$(PYTHON) -m venv .venv-ocs
+	.venv-ocs/bin/python $(PIP_INSTALL) --requirement $< || echo 'note: OCS does not install here; its figures are left out' >&2
+	@touch $@
 
 %/.stamp:
 	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or newer on PATH; install one, or try: make PYTHON=/path/to/python3' >&2; exit 1; }

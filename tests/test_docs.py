@@ -135,7 +135,7 @@ def test_no_record_is_documented_that_does_not_exist() -> None:
 @pytest.mark.parametrize(
     ("model", "hidden"),
     [
-        (Run, {"failures", "waits", "lost_in_step", "token", "aborting", "stuck", "content"}),
+        (Run, {"failures", "reopened", "waits", "lost_in_step", "token", "aborting", "stuck", "content"}),
         (Step, {"result", "caught"}),
         (Decision, set[str]()),
     ],

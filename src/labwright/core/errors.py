@@ -107,6 +107,42 @@ class ConflictError(LabwrightError):
     exit_code = 6
 
 
+class LockedError(ConflictError):
+    """Something else holds what an operation must have for itself."""
+
+    kind = "locked"
+
+
+class NotRunningError(ConflictError):
+    """There is nothing that runs and could be stopped or aborted."""
+
+    kind = "not_running"
+
+
+class RefusedError(ConflictError):
+    """The command came too late: it has expired, or a newer attempt of the run has spoken since."""
+
+    kind = "refused"
+
+
+class AgentGoneError(UnreachableError):
+    """The agent does not answer, or went away; `session` is what is known of the session that was asked for."""
+
+    def __init__(self, message: str, *, session: object = None, because: str = "", cure: str = "") -> None:
+        super().__init__(message, because=because, cure=cure)
+        self.session = session
+
+
+class SessionFailedError(LabwrightError):
+    """A session did not succeed; `session` is how it ended, `kind` that of its error."""
+
+    kind = "failed"
+
+    def __init__(self, message: str, *, session: object = None, because: str = "", cure: str = "") -> None:
+        super().__init__(message, because=because, cure=cure)
+        self.session = session
+
+
 class WaitTimeoutError(LabwrightError):
     """The time to wait has passed; what was waited for goes on."""
 
@@ -165,6 +201,12 @@ class NotApplicable(LabwrightError):  # noqa: N818 - an end of a step that count
     def __init__(self, message: str, *, whole_task: bool = False, because: str = "", cure: str = "") -> None:
         super().__init__(message, because=because, cure=cure)
         self.whole_task = whole_task
+
+
+class Stopped(LabwrightError):  # noqa: N818 - an end of an operation that was asked for
+    """The operation was asked to end, and noticed."""
+
+    kind = "stopped"
 
 
 class Finding(LabwrightError):  # noqa: N818 - an end of a step that counts as success

@@ -220,6 +220,8 @@ class Run(Model):
     """Why the run could never start, where that was known when it was requested."""
     failures: int = 0
     """Failed attempts that were tried again, since the request or the last `runs retry`."""
+    reopened: int = 0
+    """How often `runs retry` has opened it again after its end."""
     waits: dict[str, Instant] = Field(default_factory=dict)
     """Until when each durable sleep lasts, by `position:number`."""
     lost_in_step: int = 0

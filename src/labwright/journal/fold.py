@@ -201,6 +201,7 @@ def _reopened(run: Run, record: Reopened) -> Run:
         result=None,
         finding=False,
         failures=0,
+        reopened=run.reopened + 1,
         lost_in_step=0,
         aborting=None,
         waits={},

@@ -1,4 +1,4 @@
-"""What one process knows of the present: open runs, hand-outs, events that still cause work, pools.
+"""What one process knows of the present: open runs and sessions, hand-outs, events that still cause work, pools.
 
 Folded in memory from batches of the journal; each batch tells its changes, which the dispatcher acts on and the view
 writes down.
@@ -7,15 +7,16 @@ writes down.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
-from labwright.core.model import ErrorRecord, Event, Run, RunState
+from labwright.core.model import ErrorRecord, Event, FileEntry, Run, RunState, SessionSnapshot
 from labwright.journal.fold import apply
 from labwright.journal.journal import Entry
 from labwright.journal.records import (
     Decided,
+    FileRegistered,
     HandedOut,
     HandOut,
     PlannedRunRecord,
@@ -24,6 +25,7 @@ from labwright.journal.records import (
     Released,
     SetAside,
 )
+from labwright.journal.session_fold import apply_session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,25 @@ class EventEntry:
         return self.state in {"received", "released"} or bool(self.missing)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEntry:
+    """A session with the sequences of its first and newest record; `key` is its agent and id, as in its subject."""
+
+    key: str
+    session: SessionSnapshot
+    first_seq: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSeen:
+    """A file as it was announced last, with the sequences of its first and newest record."""
+
+    file: FileEntry
+    first_seq: int
+    seq: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Changes:
     """What a batch of records has changed; `freed` are runs whose hand-outs before do not count any more."""
@@ -72,18 +93,45 @@ class Changes:
     events: dict[str, EventEntry] = field(default_factory=dict[str, EventEntry])
     hand_outs: dict[str, tuple[int, HandOut]] = field(default_factory=dict[str, tuple[int, HandOut]])
     pools: dict[str, str] = field(default_factory=dict[str, str])
+    sessions: dict[str, SessionEntry] = field(default_factory=dict[str, SessionEntry])
+    files: dict[str, FileSeen] = field(default_factory=dict[str, FileSeen])
+
+    @property
+    def size(self) -> int:
+        """Tell how many things have changed, save the few small ones."""
+        return len(self.runs) + len(self.events) + len(self.sessions) + len(self.files)
+
+
+class Recall(Protocol):
+    """What the present asks for what has ended, or is not kept in memory."""
+
+    def run(self, run_id: str) -> RunEntry | None:
+        """Give one run."""
+        ...
+
+    def event(self, key: str) -> EventEntry | None:
+        """Give one event."""
+        ...
+
+    def session_entry(self, key: str) -> SessionEntry | None:
+        """Give one session, by its agent and id as they stand in its subject."""
+        ...
+
+    def file(self, file_id: str) -> FileSeen | None:
+        """Give one file."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
 class Present:
-    """The present, as far as it is open; what has ended is asked of `recall_run` and `recall_event`."""
+    """The present, as far as it is open; what has ended is asked of `recall`."""
 
-    recall_run: Callable[[str], RunEntry | None]
-    recall_event: Callable[[str], EventEntry | None]
+    recall: Recall
     runs: dict[str, RunEntry] = field(default_factory=dict[str, RunEntry])
     events: dict[str, EventEntry] = field(default_factory=dict[str, EventEntry])
     hand_outs: dict[str, tuple[int, HandOut]] = field(default_factory=dict[str, tuple[int, HandOut]])
     pools: dict[str, str] = field(default_factory=dict[str, str])
+    sessions: dict[str, SessionEntry] = field(default_factory=dict[str, SessionEntry])
     seq: int = 0
     _awaited: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -96,6 +144,10 @@ class Present:
                 self._take_run(entry, changes)
             elif kind == "event":
                 self._take_event(entry, changes)
+            elif kind == "session":
+                self._take_session(entry, changes)
+            elif isinstance(entry.record, FileRegistered):
+                self._take_file(entry, entry.record.file, changes)
             elif isinstance(entry.record, HandedOut):
                 for item in entry.record.items:
                     if item.run not in self.runs:  # it has ended meanwhile
@@ -106,21 +158,30 @@ class Present:
             self.seq = changes.seq = entry.seq
         return changes
 
-    def load(self, runs: Iterable[RunEntry], events: Iterable[EventEntry]) -> None:
+    def load(
+        self, runs: Iterable[RunEntry], events: Iterable[EventEntry], sessions: Iterable[SessionEntry] = ()
+    ) -> None:
         """Start from what the view had written down as open."""
         self.runs.update((entry.run.id, entry) for entry in runs)
+        self.sessions.update((entry.key, entry) for entry in sessions)
         for entry in events:
             missing = frozenset(run.id for run in entry.runs if self._find_run(run.id) is None)
             self._keep_event(replace(entry, missing=missing))
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for known in (self.runs, self.events, self.hand_outs, self.pools, self.sessions, self._awaited):
+            known.clear()
+        self.seq = 0
+
     def _find_run(self, run_id: str) -> RunEntry | None:
-        return self.runs.get(run_id) or self.recall_run(run_id)
+        return self.runs.get(run_id) or self.recall.run(run_id)
 
     def _take_run(self, entry: Entry, changes: Changes) -> None:
         run_id = entry.key
         known = changes.runs.get(run_id) or self.runs.get(run_id)
         if known is None and entry.record.type != "requested":
-            known = self.recall_run(run_id)
+            known = self.recall.run(run_id)
         run = apply(known.run if known else None, entry.record, run_id)
         if run is None:
             return
@@ -136,6 +197,23 @@ class Present:
         if known is None:
             self._seen(run_id, changes)
 
+    def _take_session(self, entry: Entry, changes: Changes) -> None:
+        key = entry.subject.partition(".")[2]
+        known = changes.sessions.get(key) or self.sessions.get(key) or self.recall.session_entry(key)
+        session = apply_session(known.session if known else None, entry.record, entry.key)
+        if session is None:
+            return
+        new = SessionEntry(key=key, session=session, first_seq=known.first_seq if known else entry.seq, seq=entry.seq)
+        changes.sessions[key] = new
+        if session.state.is_final:
+            self.sessions.pop(key, None)
+        else:
+            self.sessions[key] = new
+
+    def _take_file(self, entry: Entry, file: FileEntry, changes: Changes) -> None:
+        known = changes.files.get(file.id) or self.recall.file(file.id)
+        changes.files[file.id] = FileSeen(file=file, first_seq=known.first_seq if known else entry.seq, seq=entry.seq)
+
     def _seen(self, run_id: str, changes: Changes) -> None:
         """Cross a run off the list of its event."""
         key = self._awaited.pop(run_id, None)
@@ -149,7 +227,7 @@ class Present:
         record = entry.record
         known = changes.events.get(entry.key) or self.events.get(entry.key)
         if isinstance(record, Received):
-            if known is not None or self.recall_event(entry.key) is not None:
+            if known is not None or self.recall.event(entry.key) is not None:
                 return
             new = EventEntry(
                 key=entry.key,
@@ -161,7 +239,7 @@ class Present:
                 received_at=record.model_dump(mode="json", include={"at"})["at"],
             )
         else:
-            known = known or self.recall_event(entry.key)
+            known = known or self.recall.event(entry.key)
             if known is None:
                 return
             new = self._event_after(known, entry, changes)

@@ -7,33 +7,55 @@ can be deleted at any time; it is then folded again. Questions use a connection 
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from pydantic import TypeAdapter
-
-from labwright.core.errors import LabwrightError, UsageError
+from labwright.core.errors import LabwrightError
 from labwright.core.logs import get_logger
-from labwright.core.model import ErrorRecord, Event, Run, RunState
-from labwright.journal.records import HandOut, PlannedRunRecord
-from labwright.journal.state import Changes, EventEntry, RunEntry
+from labwright.core.model import FileEntry, Run
+from labwright.journal.records import HandOut
+from labwright.journal.state import Changes, EventEntry, FileSeen, RunEntry, SessionEntry
+from labwright.journal.view_rows import (
+    EVENTS,
+    FILE_FILTERS,
+    FILES,
+    RUN_FILTERS,
+    RUNS,
+    SESSIONS,
+    Where,
+    event_entry,
+    event_row,
+    file_row,
+    file_seen,
+    run_entry,
+    run_row,
+    session_entry,
+    session_filters,
+    session_row,
+)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE = 50
 WRITE_AGAIN_S = 1.0
 LARGEST_PAGE = 1000
 LARGEST_CHECKED = 100_000_000
-RUN_FILTERS = {"state": "state", "task": "task", "target": "target", "cause": "cause_id", "parent": "parent"}
-_PLANNED = TypeAdapter(tuple[PlannedRunRecord, ...])
 
 log = get_logger(__name__)
+
+
+class _Placed(Protocol):
+    """What has a place in the journal."""
+
+    @property
+    def first_seq(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Placed)
 
 
 class View:
@@ -62,7 +84,7 @@ class View:
 
     def _clear(self) -> None:
         with self._transaction() as writer:
-            for table in ("runs", "events", "hand_outs", "pools", "meta"):
+            for table in ("runs", "events", "hand_outs", "pools", "sessions", "files", "meta"):
                 writer.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
 
     def _open(self) -> sqlite3.Connection:
@@ -134,11 +156,11 @@ class View:
         with self._transaction() as writer:
             writer.executemany(
                 "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [_run_row(entry) for entry in changes.runs.values()],
+                [run_row(entry) for entry in changes.runs.values()],
             )
             writer.executemany(
                 "INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [_event_row(entry) for entry in changes.events.values()],
+                [event_row(entry) for entry in changes.events.values()],
             )
             writer.executemany("DELETE FROM hand_outs WHERE run = ?", [(run,) for run in changes.freed])
             writer.executemany(
@@ -146,6 +168,14 @@ class View:
                 [(run, token, item.model_dump_json()) for run, (token, item) in changes.hand_outs.items()],
             )
             writer.executemany("INSERT OR REPLACE INTO pools VALUES (?, ?)", list(changes.pools.items()))
+            writer.executemany(
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [session_row(entry) for entry in changes.sessions.values()],
+            )
+            writer.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [file_row(entry) for entry in changes.files.values()],
+            )
             writer.execute("INSERT OR REPLACE INTO meta VALUES ('seq', ?)", (str(changes.seq),))
 
     @contextmanager
@@ -164,13 +194,15 @@ class View:
 
     def open_runs(self) -> list[RunEntry]:
         """Give every run that has not ended."""
-        rows = self._reader.execute("SELECT body, first_seq, seq FROM runs WHERE is_open = 1")
-        return [_run_entry(row) for row in rows]
+        return [run_entry(row) for row in self._reader.execute(f"{RUNS} WHERE is_open = 1")]
 
     def unreacted_events(self) -> list[EventEntry]:
         """Give every event that still causes work."""
-        rows = self._reader.execute(f"{_EVENT_SELECT} WHERE unreacted = 1")
-        return [_event_entry(row) for row in rows]
+        return [event_entry(row) for row in self._reader.execute(f"{EVENTS} WHERE unreacted = 1")]
+
+    def open_sessions(self) -> list[SessionEntry]:
+        """Give every session that has not ended."""
+        return [session_entry(row) for row in self._reader.execute(f"{SESSIONS} WHERE is_open = 1")]
 
     def hand_outs(self) -> dict[str, tuple[int, HandOut]]:
         """Give the newest hand-out of every open run."""
@@ -183,13 +215,27 @@ class View:
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
+    def _page(
+        self, select: str, where: Where, limit: int, cursor: str | None, read: Callable[[Sequence[Any]], T]
+    ) -> tuple[list[T], str | None]:
+        """Give a page of what fulfils conditions, newest first, and where the next one starts."""
+        where.before(cursor)
+        limit = max(1, min(limit, LARGEST_PAGE))
+        text = f"{select} WHERE {where} ORDER BY first_seq DESC LIMIT ?"
+        entries = [read(row) for row in self._reader.execute(text, (*where.values, limit + 1))]
+        return entries[:limit], str(entries[limit - 1].first_seq) if len(entries) > limit else None
+
+    def _ids(self, table: str, prefix: str) -> list[str]:
+        text = f"SELECT DISTINCT id FROM {table} WHERE id >= ? AND id < ? LIMIT 10"  # noqa: S608 - our own table
+        return [row[0] for row in self._reader.execute(text, (prefix, prefix + "~"))]
+
     def run(self, run_id: str) -> RunEntry | None:
         """Give one run."""
-        row = self._reader.execute("SELECT body, first_seq, seq FROM runs WHERE id = ?", (run_id,)).fetchone()
-        return _run_entry(row) if row else None
+        row = self._reader.execute(f"{RUNS} WHERE id = ?", (run_id,)).fetchone()
+        return run_entry(row) if row else None
 
     def runs(
-        self, filters: dict[str, Any], *, limit: int = PAGE, cursor: str | None = None
+        self, filters: Mapping[str, Any], *, limit: int = PAGE, cursor: str | None = None
     ) -> tuple[list[Run], str | None]:
         """Give a page of runs, newest first, and where the next one starts.
 
@@ -198,22 +244,12 @@ class View:
         Raises:
             UsageError: an unknown filter, state or cursor.
         """
-        where, values = _conditions(filters)
-        if cursor is not None:
-            where.append("first_seq < ?")
-            values.append(_cursor(cursor))
-        limit = max(1, min(limit, LARGEST_PAGE))
-        text = (
-            f"SELECT body, first_seq, seq FROM runs WHERE {' AND '.join(where) or '1'} ORDER BY first_seq DESC LIMIT ?"  # noqa: S608 - the columns are ours
-        )
-        rows = self._reader.execute(text, (*values, limit + 1)).fetchall()
-        entries = [_run_entry(row) for row in rows[:limit]]
-        return [entry.run for entry in entries], str(entries[-1].first_seq) if len(rows) > limit else None
+        entries, after = self._page(RUNS, RUN_FILTERS.conditions(filters), limit, cursor, run_entry)
+        return [entry.run for entry in entries], after
 
     def run_ids(self, prefix: str) -> list[str]:
         """Give up to ten ids that start like this."""
-        rows = self._reader.execute("SELECT id FROM runs WHERE id >= ? AND id < ? LIMIT 10", (prefix, prefix + "~"))
-        return [row[0] for row in rows]
+        return self._ids("runs", prefix)
 
     def counts(self) -> dict[str, int]:
         """Tell how many runs there are in each state."""
@@ -221,30 +257,73 @@ class View:
 
     def event(self, key: str) -> EventEntry | None:
         """Give one event by its key."""
-        row = self._reader.execute(f"{_EVENT_SELECT} WHERE key = ?", (key,)).fetchone()
-        return _event_entry(row) if row else None
+        row = self._reader.execute(f"{EVENTS} WHERE key = ?", (key,)).fetchone()
+        return event_entry(row) if row else None
 
     def events_with_id(self, event_id: str) -> list[EventEntry]:
         """Give the events that have this id, one for each source."""
-        rows = self._reader.execute(f"{_EVENT_SELECT} WHERE id = ? ORDER BY first_seq", (event_id,))
-        return [_event_entry(row) for row in rows]
+        rows = self._reader.execute(f"{EVENTS} WHERE id = ? ORDER BY first_seq", (event_id,))
+        return [event_entry(row) for row in rows]
 
     def events(
         self, *, state: str | None = None, limit: int = PAGE, cursor: str | None = None
     ) -> tuple[list[EventEntry], str | None]:
         """Give a page of events, newest first, and where the next one starts."""
-        where, values = ["1"], list[Any]()
+        where = Where()
         if state is not None:
-            where.append("state = ?")
-            values.append(state)
-        if cursor is not None:
-            where.append("first_seq < ?")
-            values.append(_cursor(cursor))
-        limit = max(1, min(limit, LARGEST_PAGE))
-        text = f"{_EVENT_SELECT} WHERE {' AND '.join(where)} ORDER BY first_seq DESC LIMIT ?"
-        rows = self._reader.execute(text, (*values, limit + 1)).fetchall()
-        entries = [_event_entry(row) for row in rows[:limit]]
-        return entries, str(entries[-1].first_seq) if len(rows) > limit else None
+            where.add("state = ?", state)
+        return self._page(EVENTS, where, limit, cursor, event_entry)
+
+    def session_entry(self, key: str) -> SessionEntry | None:
+        """Give one session by its agent and id, as they stand in its subject."""
+        row = self._reader.execute(f"{SESSIONS} WHERE key = ?", (key,)).fetchone()
+        return session_entry(row) if row else None
+
+    def sessions_with_id(self, session_id: str) -> list[SessionEntry]:
+        """Give the sessions that have this id; there are several where a caller has used it for several agents."""
+        rows = self._reader.execute(f"{SESSIONS} WHERE id = ? ORDER BY first_seq", (session_id,))
+        return [session_entry(row) for row in rows]
+
+    def session_ids(self, prefix: str) -> list[str]:
+        """Give up to ten ids that start like this."""
+        return self._ids("sessions", prefix)
+
+    def sessions(
+        self,
+        filters: Mapping[str, Any],
+        *,
+        present: Collection[str] | None = None,
+        limit: int = PAGE,
+        cursor: str | None = None,
+    ) -> tuple[list[SessionEntry], str | None]:
+        """Give a page of sessions, newest first, and where the next one starts.
+
+        Filters: `state` (one or several, by comma), `agent`, `operation`, `run`, `since` (RFC 3339). With
+        `present`, the agents that are here, an open session of another one counts as lost.
+
+        Raises:
+            UsageError: an unknown filter, state or cursor.
+        """
+        where = session_filters(present).conditions(filters)
+        return self._page(SESSIONS, where, limit, cursor, session_entry)
+
+    def file(self, file_id: str) -> FileSeen | None:
+        """Give one file."""
+        row = self._reader.execute(f"{FILES} WHERE id = ?", (file_id,)).fetchone()
+        return file_seen(row) if row else None
+
+    def files(
+        self, filters: Mapping[str, Any], *, limit: int = PAGE, cursor: str | None = None
+    ) -> tuple[list[FileEntry], str | None]:
+        """Give a page of files, newest first, and where the next one starts.
+
+        Filters: `agent`, `session`, `action`, `kind`, `path`, `since` (RFC 3339).
+
+        Raises:
+            UsageError: an unknown filter or cursor.
+        """
+        entries, after = self._page(FILES, FILE_FILTERS.conditions(filters), limit, cursor, file_seen)
+        return [entry.file for entry in entries], after
 
 
 def count_open(path: Path) -> int:
@@ -267,115 +346,3 @@ def remove_view(path: Path) -> None:
     """Delete the files of a view; it is folded again at the next start."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-_EVENT_SELECT = "SELECT key, first_seq, seq, state, received_at, event, decision, runs, error FROM events"
-
-
-def _run_row(entry: RunEntry) -> tuple[Any, ...]:
-    run = entry.run
-    return (
-        run.id,
-        entry.first_seq,
-        entry.seq,
-        run.task,
-        run.target,
-        run.state.value,
-        run.cause.kind,
-        run.cause.id,
-        run.parent,
-        _sortable(run.requested_at),
-        int(not run.state.is_final),
-        run.model_dump_json(by_alias=True, exclude_defaults=True),
-    )
-
-
-def _run_entry(row: Sequence[Any]) -> RunEntry:
-    return RunEntry(run=Run.model_validate_json(row[0]), first_seq=row[1], seq=row[2])
-
-
-def _event_row(entry: EventEntry) -> tuple[Any, ...]:
-    return (
-        entry.key,
-        entry.first_seq,
-        entry.seq,
-        entry.event.id,
-        entry.event.source,
-        entry.event.type,
-        entry.event.subject,
-        entry.state,
-        entry.received_at,
-        int(entry.is_unreacted),
-        json.dumps({"event": entry.event.model_dump(mode="json"), "content": entry.content}),
-        entry.decision_json,
-        _PLANNED.dump_json(entry.runs, by_alias=True, exclude_defaults=True).decode(),
-        None if entry.error is None else entry.error.model_dump_json(by_alias=True),
-    )
-
-
-def _event_entry(row: Sequence[Any]) -> EventEntry:
-    stored = json.loads(row[5])
-    return EventEntry(
-        key=row[0],
-        first_seq=row[1],
-        seq=row[2],
-        state=row[3],
-        received_at=row[4],
-        event=Event.model_validate(stored["event"]),
-        content=stored["content"],
-        decision_json=row[6],
-        runs=_PLANNED.validate_json(row[7]) if row[7] else (),
-        error=ErrorRecord.model_validate_json(row[8]) if row[8] else None,
-    )
-
-
-def _conditions(filters: dict[str, Any]) -> tuple[list[str], list[Any]]:
-    where: list[str] = []
-    values: list[Any] = []
-    for name, value in filters.items():
-        if value is None:
-            continue
-        if name == "state":
-            states = [_state(text.strip()) for text in str(value).split(",")]
-            where.append(f"state IN ({', '.join('?' * len(states))})")
-            values += states
-        elif name == "since":
-            where.append("requested_at >= ?")
-            values.append(_moment(str(value)))
-        elif name in RUN_FILTERS:
-            where.append(f"{RUN_FILTERS[name]} = ?")
-            values.append(value)
-        else:
-            message = f"runs cannot be filtered by {name!r}"
-            raise UsageError(message, because=f"the filters are {', '.join([*RUN_FILTERS, 'since'])}")
-    return where, values
-
-
-def _state(text: str) -> str:
-    try:
-        return RunState(text).value
-    except ValueError as error:
-        message = f"{text!r} is no state of a run"
-        raise UsageError(message, because=f"the states are {', '.join(RunState)}", cure="use one of them") from error
-
-
-def _moment(text: str) -> str:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        message = f"{text!r} is no moment"
-        raise UsageError(message, because="a moment is written like 2026-01-02T03:04:05Z", cure="mend it") from error
-    return _sortable(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-
-
-def _sortable(moment: datetime) -> str:
-    """Write a moment so that the order of the texts is that of the moments."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _cursor(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        message = f"{text!r} is no cursor"
-        raise UsageError(message, because="a cursor is what next_cursor of the page before said") from error

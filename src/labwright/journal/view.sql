@@ -47,3 +47,41 @@ CREATE INDEX IF NOT EXISTS events_by_state ON events (state, first_seq);
 CREATE INDEX IF NOT EXISTS events_unreacted ON events (unreacted) WHERE unreacted = 1;
 
 CREATE TABLE IF NOT EXISTS pools (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS sessions (
+    key TEXT PRIMARY KEY,
+    id TEXT NOT NULL,
+    first_seq INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    agent TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    run TEXT,
+    state TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    is_open INTEGER NOT NULL,
+    body TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sessions_by_age ON sessions (first_seq);
+CREATE INDEX IF NOT EXISTS sessions_by_id ON sessions (id);
+CREATE INDEX IF NOT EXISTS sessions_by_state ON sessions (state, first_seq);
+CREATE INDEX IF NOT EXISTS sessions_by_agent ON sessions (agent, first_seq);
+CREATE INDEX IF NOT EXISTS sessions_by_operation ON sessions (operation, first_seq);
+CREATE INDEX IF NOT EXISTS sessions_by_run ON sessions (run, first_seq) WHERE run IS NOT NULL;
+CREATE INDEX IF NOT EXISTS sessions_open ON sessions (is_open) WHERE is_open = 1;
+
+CREATE TABLE IF NOT EXISTS files (
+    id TEXT PRIMARY KEY,
+    first_seq INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    agent TEXT NOT NULL,
+    session TEXT,
+    action TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    path TEXT NOT NULL,
+    registered_at TEXT NOT NULL,
+    body TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_age ON files (first_seq);
+CREATE INDEX IF NOT EXISTS files_by_agent ON files (agent, first_seq);
+CREATE INDEX IF NOT EXISTS files_by_session ON files (session, first_seq) WHERE session IS NOT NULL;
+CREATE INDEX IF NOT EXISTS files_by_action ON files (action, first_seq);

@@ -16,6 +16,7 @@ from labwright.journal.state import EventEntry
 from labwright.run.decider import Decider
 from labwright.run.dispatcher import Dispatcher
 from labwright.run.folding import Folding
+from labwright.run.session_answers import SessionAnswers, session_line
 from labwright.run.site_host import SiteHost
 
 FRESH_S = 5.0
@@ -33,6 +34,7 @@ class Answers:
         dispatcher: Dispatcher,
         decider: Decider,
         host: SiteHost,
+        sessions: SessionAnswers,
         *,
         status: Callable[[], dict[str, Any]],
         reload: Callable[[], Awaitable[dict[str, Any]]],
@@ -41,6 +43,7 @@ class Answers:
         self._dispatcher = dispatcher
         self._decider = decider
         self._host = host
+        self._sessions = sessions
         self._status = status
         self._reload = reload
 
@@ -67,7 +70,7 @@ class Answers:
             return {"error": ErrorRecord.of(error).model_dump(mode="json", by_alias=True), "exit_code": 1}
 
     def _read(self, name: str, data: bytes) -> tuple[Callable[..., Awaitable[Any]], dict[str, Any]]:
-        question = getattr(self, f"ask_{name}", None)
+        question = getattr(self, f"ask_{name}", None) or getattr(self._sessions, f"ask_{name}", None)
         try:
             arguments = json.loads(data or b"{}")
         except ValueError:
@@ -235,8 +238,11 @@ class Answers:
         return [_said("request", request["id"], text, (entry.decision or {}).get("at"))]
 
     def _after(self, run: Run, most: int) -> list[dict[str, Any]]:
-        """Tell what followed from a run."""
-        story: list[dict[str, Any]] = []
+        """Tell what followed from a run: the sessions of its steps, and its children."""
+        story = [
+            _said("session", shown["id"], session_line(shown), shown["started_at"])
+            for shown in self._sessions.of_run(run.id, most)
+        ]
         children, _ = self._folding.view.runs({"parent": run.id}, limit=most)
         for child in reversed(children):
             story.append(_said("run", child.id, _run_line(child), child.requested_at))

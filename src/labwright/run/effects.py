@@ -6,11 +6,11 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from labwright.core.clock import Clock, to_text
 from labwright.core.errors import TerminalError, UsageError, WaitTimeoutError
-from labwright.core.model import Instant, Step, WaitingFor
+from labwright.core.model import Instant, Run, Step, WaitingFor
 from labwright.core.request import Request
 from labwright.plan.steps import StepFunction
 from labwright.run.ends import Waiting
@@ -63,6 +63,19 @@ class Place:
     repeat: bool = True
     waits: Mapping[str, Instant]
     """Waits of the run that are over, by `position:number`."""
+    tries: str = ""
+    """How often the run was opened again and tried again: what its steps begin on agents is then begun anew."""
+
+    @classmethod
+    def of(cls, run: Run, position: int, name: str, *, repeat: bool = True, is_same: bool = True) -> Self:
+        """Give a place in a run; its waits are those of a step now gone where it is not the same as was recorded."""
+        return cls(
+            position=position,
+            name=name,
+            repeat=repeat,
+            waits=run.waits if is_same else {},
+            tries=f"{run.reopened}.{run.failures}",
+        )
 
     def over(self, number: int) -> Instant | None:
         """Give until when that wait of this place lasted, if it is over."""

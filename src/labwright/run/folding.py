@@ -10,10 +10,10 @@ from typing import Any
 from labwright.core.errors import EngineError, UnreachableError
 from labwright.core.logs import get_logger
 from labwright.journal.journal import Entry, Journal
-from labwright.journal.state import Changes, EventEntry, Present, RunEntry
+from labwright.journal.state import Changes, EventEntry, FileSeen, Present, RunEntry, SessionEntry
 from labwright.journal.view import View
 
-SUBJECTS = ("event.>", "run.>", "dispatch.>", "pool.>")
+SUBJECTS = ("event.>", "run.>", "dispatch.>", "pool.>", "session.>", "file.>")
 MOST_UNWRITTEN = 20_000
 PATIENCE_S = 60.0
 WRITE_PAUSE_S = 0.02
@@ -30,19 +30,19 @@ class Folding:
 
     def __init__(self, journal: Journal, path: Path) -> None:
         self.view = View(path)
-        self.present = Present(recall_run=self._recall_run, recall_event=self._recall_event)
+        self.present = Present(recall=_Written(self))
         self.listeners: list[Listener] = []
         self.caught_up = asyncio.Event()
         self._journal = journal
-        self._unwritten = Changes()
-        self._writing = Changes()
+        self.unwritten = Changes()
+        self.writing = Changes()
         self._came = asyncio.Event()
         self._folded = asyncio.Condition()
         self._load()
 
     def _load(self) -> None:
         present, view = self.present, self.view
-        present.load(view.open_runs(), view.unreacted_events())
+        present.load(view.open_runs(), view.unreacted_events(), view.open_sessions())
         present.hand_outs.update(view.hand_outs())
         present.pools.update(view.pools())
         present.seq = view.seq
@@ -74,9 +74,7 @@ class Folding:
         if last < self.present.seq:
             log.warning("the view is ahead of the journal, so it is folded again", view=self.present.seq, journal=last)
             await self.view.clear()
-            for known in (self.present.runs, self.present.events, self.present.hand_outs, self.present.pools):
-                known.clear()
-            self.present.seq = 0
+            self.present.clear()
 
     async def _follow(self) -> None:
         await self._check_view()
@@ -85,30 +83,49 @@ class Folding:
                 self.caught_up.set()
                 continue
             changes = self.present.take(entries)
-            _merge(self._unwritten, changes)
+            _merge(self.unwritten, changes)
             self._came.set()
             for listener in self.listeners:
                 listener(entries, changes)
             async with self._folded:
                 self._folded.notify_all()
-            while len(self._unwritten.runs) + len(self._unwritten.events) > MOST_UNWRITTEN:  # noqa: ASYNC110 - seldom, and short
+            while self.unwritten.size > MOST_UNWRITTEN:  # noqa: ASYNC110 - seldom, and short
                 await asyncio.sleep(0.01)
 
     async def _write(self) -> None:
         while True:
             await self._came.wait()
             self._came.clear()
-            self._writing, self._unwritten = self._unwritten, Changes()
-            if self._writing.seq:
-                await self.view.write(self._writing)
-            self._writing = Changes()
+            self.writing, self.unwritten = self.unwritten, Changes()
+            if self.writing.seq:
+                await self.view.write(self.writing)
+            self.writing = Changes()
             await asyncio.sleep(WRITE_PAUSE_S)
 
-    def _recall_run(self, run_id: str) -> RunEntry | None:
-        return self._unwritten.runs.get(run_id) or self._writing.runs.get(run_id) or self.view.run(run_id)
 
-    def _recall_event(self, key: str) -> EventEntry | None:
-        return self._unwritten.events.get(key) or self._writing.events.get(key) or self.view.event(key)
+class _Written:
+    """What is known of what is not open: on its way into the view, or in it."""
+
+    def __init__(self, folding: Folding) -> None:
+        self._folding = folding
+
+    def run(self, run_id: str) -> RunEntry | None:
+        folding = self._folding
+        return folding.unwritten.runs.get(run_id) or folding.writing.runs.get(run_id) or folding.view.run(run_id)
+
+    def event(self, key: str) -> EventEntry | None:
+        folding = self._folding
+        return folding.unwritten.events.get(key) or folding.writing.events.get(key) or folding.view.event(key)
+
+    def session_entry(self, key: str) -> SessionEntry | None:
+        folding = self._folding
+        known = folding.unwritten.sessions.get(key) or folding.writing.sessions.get(key)
+        return known or folding.view.session_entry(key)
+
+    def file(self, file_id: str) -> FileSeen | None:
+        folding = self._folding
+        known = folding.unwritten.files.get(file_id) or folding.writing.files.get(file_id)
+        return known or folding.view.file(file_id)
 
 
 def _merge(whole: Changes, more: Changes) -> None:
@@ -119,4 +136,6 @@ def _merge(whole: Changes, more: Changes) -> None:
     whole.freed |= more.freed
     whole.hand_outs.update(more.hand_outs)
     whole.pools.update(more.pools)
+    whole.sessions.update(more.sessions)
+    whole.files.update(more.files)
     whole.seq = more.seq

@@ -39,7 +39,7 @@ class FunctionTask:
         self._doing: list[asyncio.Task[Verdict]] = []
         self._raised: dict[int, tuple[BaseException, Broke]] = {}
         self._caught: list[Step] = []
-        place = Place(position=BODY, name="", waits=execution.before.waits)
+        place = Place.of(execution.before, BODY, "")
         self._effects = RunEffects(place, execution.recorder, execution.services.clock, self.do)
         self._marks = Marks()
 

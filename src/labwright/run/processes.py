@@ -27,6 +27,7 @@ async def start_python(
     env: Mapping[str, str] | None = None,
     stdin: int | None = DEVNULL,
     stdout: int | None = None,
+    stderr: int | None = None,
     pass_fds: Sequence[int] = (),
     new_group: bool = True,
 ) -> Process:
@@ -45,6 +46,7 @@ async def start_python(
         env={**os.environ, **env} if env else None,
         stdin=stdin,
         stdout=stdout,
+        stderr=stderr,
         pass_fds=tuple(pass_fds),
         process_group=0 if new_group else None,
     )

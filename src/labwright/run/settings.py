@@ -81,11 +81,12 @@ class PoolTable(Table):
 
 
 class AgentTable(Table):
-    """An agent that `labwright host` keeps up."""
+    """An agent for `labwright host`: kept up, kept down, or left alone, as `manage` says."""
 
     class_name: str = Field(alias="class")
     labels: dict[str, Annotated[str, BeforeValidator(_label)]] = Field(default_factory=dict)
     arguments: dict[str, Any] = Field(default_factory=dict)
+    manage: Literal["up", "down", "ignore"] = "up"
 
 
 class LeasesTable(Table):

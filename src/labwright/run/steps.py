@@ -99,13 +99,8 @@ class StepRunner:
 
     def _place(self, definition: StepFunction[..., Any], position: int) -> Place:
         known = self._recorded.get(position)
-        is_same = known is None or known.name == definition.name  # else the waits are those of a step now gone
-        return Place(
-            position=position,
-            name=definition.name,
-            repeat=definition.repeat,
-            waits=self._run.waits if is_same else {},
-        )
+        is_same = known is None or known.name == definition.name
+        return Place.of(self._run, position, definition.name, repeat=definition.repeat, is_same=is_same)
 
     async def _supervised(
         self, definition: StepFunction[..., Any], arguments: Mapping[str, Any], effects: RunEffects, marks: Marks

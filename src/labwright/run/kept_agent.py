@@ -1,0 +1,341 @@
+"""One agent that a host keeps up or down: its process, its restarts, and what it last said.
+
+The process holds the lock of its own state folder for as long as it lives. So a host that was killed and started again
+sees that an agent has survived, and cares for it instead of starting a second one. What an agent prints goes to a file,
+so that the host's end breaks no pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from labwright.core.clock import to_text
+from labwright.core.logs import get_logger
+from labwright.core.model import utc_now
+from labwright.run.processes import lock_holder, start_python
+from labwright.run.wanted import Manage, WantedAgent
+
+MODULE = "labwright.agents.main"
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+STEADY_S = 300.0
+UNSTABLE_FAILURES = 4
+STOP_S = 20.0
+KILLED_S = 5.0
+LOOK_EVERY_S = 0.5
+LOG_LIMIT = 16 * 1024 * 1024
+TAIL_BYTES = 8 * 1024
+TAIL_LINES = 12
+
+log = get_logger(__name__)
+
+
+class KeptState(StrEnum):
+    """Where an agent stands, as its host sees it."""
+
+    IGNORED = "ignored"
+    DOWN = "down"
+    UP = "up"
+    WAITING = "waiting"
+    ENDING = "ending"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How agents are started on this machine: their state, their site, and how they find the journal."""
+
+    state_dir: Path
+    folder: Path
+    connection: tuple[str, ...]
+    first_pause_s: float = FIRST_PAUSE_S
+
+    def folder_of(self, name: str) -> Path:
+        """Name the state folder of an agent."""
+        return self.state_dir / "agents" / name
+
+    def words(self, agent: WantedAgent) -> list[str]:
+        """Give the command line that starts an agent, without the interpreter."""
+        labels = [word for name, value in agent.labels.items() for word in ("--label", f"{name}={value}")]
+        arguments = [word for name, value in agent.arguments.items() for word in ("--arg", f"{name}={written(value)}")]
+        state = ["--state", str(self.state_dir), *self.connection]
+        return [agent.class_name, "--name", agent.name, *labels, *arguments, *state]
+
+    def environment(self) -> dict[str, str]:
+        """Give what is added to the environment: the site's folder stands where modules are searched."""
+        paths = [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+class KeptAgent:
+    """Keeps one agent as it is wanted; `changed` is called whenever its state is another."""
+
+    def __init__(self, wanted: WantedAgent, launch: Launch, changed: Callable[[], None]) -> None:
+        self.wanted = wanted
+        self.target = wanted.manage
+        self.state = KeptState.DOWN
+        self.pid: int | None = None
+        self.restarts = 0
+        self.last_error: tuple[str, ...] = ()
+        self.since: datetime = utc_now()
+        self._launch = launch
+        self._changed = changed
+        self._told = asyncio.Event()
+        self._failures: deque[float] = deque(maxlen=UNSTABLE_FAILURES)
+        self._pause_s = launch.first_pause_s
+        self._folder = launch.folder_of(wanted.name)
+        self._starting: asyncio.Task[Process] | None = None
+        self._process: Process | None = None
+
+    @property
+    def lock(self) -> Path:
+        """The file that the agent's process holds for as long as it lives."""
+        return self._folder / "lock"
+
+    @property
+    def log_file(self) -> Path:
+        """Where what the agent prints goes."""
+        return self._folder / "agent.log"
+
+    @property
+    def is_unstable(self) -> bool:
+        """Tell whether it has ended so often of late that somebody should look."""
+        if len(self._failures) < UNSTABLE_FAILURES:
+            return False
+        return time.monotonic() - self._failures[0] < STEADY_S
+
+    def status(self) -> dict[str, Any]:
+        """Describe it for people."""
+        return {
+            "class": self.wanted.class_name,
+            "target": self.target.value,
+            "state": self.state.value,
+            "pid": self.pid,
+            "since": to_text(self.since),
+            "restarts": self.restarts,
+            "unstable": self.is_unstable,
+            "last_error": "\n".join(self.last_error),
+        }
+
+    def aim(self, target: Manage, wanted: WantedAgent | None = None) -> None:
+        """Say what is wanted of it from now on; another class, label or argument starts it anew."""
+        if target is self.target and wanted in {None, self.wanted}:
+            return
+        self.wanted, self.target = wanted or self.wanted, target
+        self._failures.clear()
+        self._pause_s = self._launch.first_pause_s
+        self._told.set()
+
+    async def keep(self) -> None:
+        """Keep it as it is wanted, for ever."""
+        while True:
+            self._told.clear()
+            match self.target:
+                case Manage.UP:
+                    await self._keep_up()
+                case Manage.DOWN:
+                    await self.end()
+                    self._show(KeptState.DOWN)
+                    await self._told.wait()
+                case Manage.IGNORE:
+                    self._show(KeptState.IGNORED)
+                    await self._told.wait()
+
+    async def end(self) -> None:
+        """End its process, whoever started it: asked first, and killed when it does not end in time."""
+        if self._starting is not None:
+            with contextlib.suppress(OSError):
+                self._process = await self._starting
+            self._starting = None
+        pid = self._process.pid if self._process is not None else self.pid or lock_holder(self.lock)
+        if not pid:
+            return
+        self._show(KeptState.ENDING, pid)
+        _signal(pid, signal.SIGTERM)
+        if not await _within(STOP_S, gone(pid)):
+            log.warning("an agent does not end and is killed", agent=self.wanted.name, pid=pid)
+            _signal_group(pid, signal.SIGKILL)
+            await _within(KILLED_S, gone(pid))
+        if self._process is not None:
+            await self._process.wait()
+        self.pid = self._process = None
+
+    def trim_log(self) -> None:
+        """Begin the log anew where it has grown large; one older part is kept."""
+        with contextlib.suppress(OSError):
+            if self.log_file.stat().st_size > LOG_LIMIT:
+                self.log_file.with_suffix(".log.1").write_bytes(self.log_file.read_bytes())
+                os.truncate(self.log_file, 0)
+
+    # --- one life ----------------------------------------------------------------------------------------------------
+
+    async def _keep_up(self) -> None:
+        """See it through one life, and wait for the next; or end it where it is wanted no longer as it is."""
+        began = time.monotonic()
+        try:
+            end = _end_text(await self._until_told(self._live()))
+        except OSError as error:
+            end = f"it cannot be started: {error}"
+        if self._told.is_set():
+            if self.target is not Manage.IGNORE:
+                await self.end()
+            return
+        await self._failed(end, time.monotonic() - began)
+
+    async def _live(self) -> int | None:
+        """Live one life of the process; gives the code it ended with, where that can be known."""
+        survivor = lock_holder(self.lock)
+        if survivor:
+            log.info("an agent that runs already is cared for", agent=self.wanted.name, pid=survivor)
+            self._show(KeptState.UP, survivor)
+            await gone(survivor)
+            return None
+        self._starting = asyncio.create_task(self._start())
+        self._process = await asyncio.shield(self._starting)
+        self._starting = None
+        self._show(KeptState.UP, self._process.pid)
+        log.info("agent started", agent=self.wanted.name, pid=self._process.pid)
+        code = await self._process.wait()
+        self._process = None
+        return code
+
+    async def _start(self) -> Process:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        output = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            words = self._launch.words(self.wanted)
+            return await start_python(MODULE, words, env=self._launch.environment(), stdout=output, stderr=output)
+        finally:
+            os.close(output)
+
+    async def _failed(self, end: str, lived_s: float) -> None:
+        """Note an end that nobody wanted, and wait a while, longer each time."""
+        self.restarts += 1
+        self._failures.append(time.monotonic())
+        self.last_error = (end, *tail(self.log_file))
+        if lived_s > STEADY_S:
+            self._pause_s = self._launch.first_pause_s
+        pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, LONGEST_PAUSE_S)
+        say = log.error if self.is_unstable else log.warning
+        said = "an agent is unstable" if self.is_unstable else "an agent has ended"
+        say(said, agent=self.wanted.name, because=end, again_in_s=pause_s)
+        self._show(KeptState.WAITING)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._told.wait()
+
+    async def _until_told(self, life: Awaitable[int | None]) -> int | None:
+        """Wait for the end of a life, or until something else is wanted."""
+        living = asyncio.ensure_future(life)
+        told = asyncio.create_task(self._told.wait())
+        try:
+            await asyncio.wait({living, told}, return_when=asyncio.FIRST_COMPLETED)
+            return living.result() if living.done() else None
+        finally:
+            for waiting in (living, told):
+                waiting.cancel()
+            await asyncio.gather(living, told, return_exceptions=True)
+
+    def _show(self, state: KeptState, pid: int | None = None) -> None:
+        if (state, pid) != (self.state, self.pid):
+            self.state, self.pid, self.since = state, pid, utc_now()
+            self._changed()
+
+
+def written(value: object) -> str:
+    """Write an argument so that it is read back as the same value: text as it stands, anything else as JSON."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    try:
+        json.loads(value)
+    except ValueError:
+        return value
+    return json.dumps(value)
+
+
+def tail(path: Path) -> Sequence[str]:
+    """Give the last lines of a log."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return tuple(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
+    return ()
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process that need not be our child has ended; the kernel wakes us where it can."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    try:
+        descriptor = os.pidfd_open(pid) if sys.platform == "linux" else -1
+    except ProcessLookupError:
+        return
+    except OSError:
+        descriptor = -1
+    if descriptor < 0:
+        while _is_running(pid):
+            await asyncio.sleep(LOOK_EVERY_S)
+        return
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def by_name(agents: Mapping[str, KeptAgent]) -> dict[str, Any]:
+    """Describe agents for people, in the order of their names."""
+    return {name: agents[name].status() for name in sorted(agents)}
+
+
+def _end_text(code: int | None) -> str:
+    if code is None:
+        return "its process has ended"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with exit code {code}"
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):  # it leads no group of its own
+        _signal(pid, number)
+
+
+async def _within(seconds: float, awaited: Awaitable[None]) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await awaited
+    except TimeoutError:
+        return False
+    return True
