@@ -17,7 +17,7 @@ from labwright.cli.main import app
 from labwright.core import errors
 from labwright.core.clock import SystemClock
 from labwright.core.event import parse_event
-from labwright.core.model import Run, RunState, Step, utc_now
+from labwright.core.model import FileEntry, Run, RunState, SessionSnapshot, SessionState, Step, utc_now
 from labwright.decide.decision import Decision
 from labwright.journal import records
 from labwright.run.settings import Tables, load_settings
@@ -138,6 +138,8 @@ def test_no_record_is_documented_that_does_not_exist() -> None:
         (Run, {"failures", "reopened", "waits", "lost_in_step", "token", "aborting", "stuck", "content"}),
         (Step, {"result", "caught"}),
         (Decision, set[str]()),
+        (SessionSnapshot, {"content"}),
+        (FileEntry, set[str]()),
     ],
 )
 def test_the_fields_of_the_shapes_are_documented(model: Any, hidden: set[str]) -> None:
@@ -148,6 +150,10 @@ def test_the_fields_of_the_shapes_are_documented(model: Any, hidden: set[str]) -
 
 def test_every_state_of_a_run_is_documented() -> None:
     assert not [state for state in RunState if f"`{state}`" not in page("glossary")]
+
+
+def test_every_state_of_a_session_is_documented() -> None:
+    assert not [state for state in SessionState if f"`{state}`" not in page("glossary")]
 
 
 TUTORIAL = (DOCS / "tutorials" / "first-site.md").read_text(encoding="utf-8")

@@ -10,6 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labwright.agents.agent import Agent
+    from labwright.agents.blocking_session import BlockingSession
+    from labwright.agents.from_script import script_session
+    from labwright.agents.operation import operation, process
+    from labwright.agents.session import Session
     from labwright.client import Lab, connect, connect_async
     from labwright.core.errors import Finding, NotApplicable, TerminalError, TransientError
     from labwright.core.model import Event
@@ -27,7 +32,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agent",
     "BlockingContext",
+    "BlockingSession",
     "Event",
     "Finding",
     "Lab",
@@ -36,6 +43,7 @@ __all__ = [
     "Retry",
     "RuleSet",
     "Scenario",
+    "Session",
     "Task",
     "TaskContext",
     "TerminalError",
@@ -44,9 +52,12 @@ __all__ = [
     "connect",
     "connect_async",
     "fact_source",
+    "operation",
     "output_of",
+    "process",
     "provides",
     "rule",
+    "script_session",
     "step",
     "target_source",
     "task",
@@ -54,6 +65,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "labwright.agents.agent": ("Agent",),
+    "labwright.agents.blocking_session": ("BlockingSession",),
+    "labwright.agents.from_script": ("script_session",),
+    "labwright.agents.operation": ("operation", "process"),
+    "labwright.agents.session": ("Session",),
     "labwright.client": ("Lab", "connect", "connect_async"),
     "labwright.core.errors": ("Finding", "NotApplicable", "TerminalError", "TransientError"),
     "labwright.core.model": ("Event",),

@@ -2,7 +2,7 @@
 
 import sys
 
-from labwright.cli.main import main
+from labwright.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -28,6 +28,7 @@ from labwright.journal.presence import ProcessIdentity, ensure_presence, lead, t
 from labwright.journal.records import ClockStepped
 from labwright.journal.state import Changes
 from labwright.plan.tasks import TaskDescription
+from labwright.run.agents_here import AgentsHere
 from labwright.run.answers import Answers
 from labwright.run.clock_watch import ClockWatch
 from labwright.run.decider import Decider
@@ -37,6 +38,7 @@ from labwright.run.engine import DIALECTS, locator
 from labwright.run.folding import Folding
 from labwright.run.processes import hold_lock, lock_holder
 from labwright.run.room import is_short
+from labwright.run.session_answers import SessionAnswers
 from labwright.run.settings import Settings, load_settings
 from labwright.run.signals import ABORTING, RELOAD
 from labwright.run.site_host import SiteHost
@@ -68,8 +70,10 @@ class Server:
         self.folding = Folding(journal, settings.state_dir / "view.sqlite")
         self.dispatcher = Dispatcher(journal, self.folding.present, settings, self.tasks, clock)
         self.decider = Decider(journal, self.folding.present, host, self.tasks, clock)
+        self.agents = AgentsHere()
+        sessions = SessionAnswers(journal, self.folding, self.agents)
         self.answers = Answers(
-            self.folding, self.dispatcher, self.decider, host, status=self.status, reload=self.reload
+            self.folding, self.dispatcher, self.decider, host, sessions, status=self.status, reload=self.reload
         )
         self.identity = str(ProcessIdentity.mine())
         self.ready = asyncio.Event()
@@ -96,6 +100,7 @@ class Server:
                 await self.folding.caught_up.wait()
                 await self.journal.connection.listen("ask.*", self._asked, queue="serve")
                 group.create_task(self._watch_workers())
+                group.create_task(self.agents.follow(self.journal.connection))
                 group.create_task(self._lead())
                 group.create_task(self._repeat_aborts())
                 group.create_task(self._watch_clock())

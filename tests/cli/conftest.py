@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,58 @@ SITE = {
         def poisoned(scenario):
             import os
             os._exit(3)
+    ''',
+    "bench/instruments.py": '''
+        import asyncio
+        from pathlib import Path
+        from labwright import Agent, Session, TerminalError, operation, process
+
+        class Pump(Agent):
+            """A syringe pump."""
+
+            def __init__(self, port: str, flow: float = 1.0) -> None:
+                self.port = port
+                self.flow = flow
+
+            @operation(timeout=60, lock="pump")
+            async def dispense(self, session: Session, volume_ml: float, seconds: float = 0.0) -> float:
+                """Dispense a volume."""
+                session.log(f"dispensing {volume_ml} ml at {self.port}")
+                session.update(volume_ml=volume_ml, odd=float("nan"))
+                session.progress(1, 2, "half way")
+                await asyncio.sleep(seconds)
+                return volume_ml * self.flow
+
+            @operation(lock="pump")
+            async def prime(self, session: Session) -> None:
+                """Fill the tubes."""
+                raise TerminalError("the tube is empty", because="nobody has filled it", cure="fill it")
+
+            @operation(name="self-test")
+            async def self_test(self, session: Session) -> str:
+                return "well"
+
+            @process
+            async def pressure(self, session: Session) -> None:
+                """Read the pressure."""
+                feed = self.feed("pressure")
+                async for number in session.every(0.05):
+                    session.update(bar=number)
+                    feed.publish({"bar": number, "ok": True})
+
+            @operation
+            async def record(self, session: Session, path: str) -> None:
+                """Write a file and announce it."""
+                Path(path).write_text("data")
+                await self.register_file(path=path, kind="trace", action="record", session=session.id)
+
+        class Controller(Agent):
+            """What runs scripts, as far as its clients see."""
+
+            @operation
+            async def run(self, session: Session, script: str, args: list[str] = [], log: bool | str = True) -> None:
+                """Run a script."""
+                session.log(f"would run {script}")
     ''',
     "bench/tasks.py": """
         import asyncio
@@ -236,6 +289,45 @@ def write_site(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def served(folder: Path) -> Generator[Terminal]:
+    """Serve the small site, and end what was started."""
+    terminal = Terminal(write_site(folder))
+    with terminal.started("serve", "--json") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["ready"] is True
+        try:
+            yield terminal
+        finally:
+            terminal("serve", "--stop", "--json")
+            process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+@contextmanager
+def running(
+    terminal: Terminal, name: str, *words: str, agent: str = "Pump --arg port=/dev/null"
+) -> Generator[subprocess.Popen[str]]:
+    """Run an agent of the small site under a name, and give it once it is here."""
+    given = ("agent", "start", *f"bench.instruments:{agent}".split(), "--name", name, *words)
+    with terminal.started(*given) as process:
+        wait_until(lambda: name in here(terminal) and process.poll() is None)
+        yield process
+
+
+def here(terminal: Terminal) -> dict[str, dict[str, Any]]:
+    """Tell which agents are here."""
+    return {agent["name"]: agent for agent in terminal("agents", "list", "--json").json["items"]}
+
+
+def wait_until(holds: Callable[[], object], limit_s: float = 30) -> None:
+    """Wait until something holds."""
+    until_then = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < until_then, "it never came to that"
+        time.sleep(0.05)
+
+
 def first_indent(text: str) -> int:
     """Tell how far the first line that is not empty is indented."""
     return next((len(line) - len(line.lstrip()) for line in text.splitlines() if line.strip()), 0)
@@ -268,12 +360,5 @@ def site(tmp_path: Path) -> Terminal:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     """Give a site that is served."""
-    terminal = Terminal(write_site(tmp_path_factory.mktemp("lab")))
-    with terminal.started("serve", "--json") as process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["ready"] is True
+    with served(tmp_path_factory.mktemp("lab")) as terminal:
         yield terminal
-        stopped = terminal("serve", "--stop", "--json")
-        process.communicate(timeout=30)
-        assert "serve" in stopped.json["ended"]
-        assert process.returncode == 0

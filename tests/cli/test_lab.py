@@ -321,7 +321,7 @@ def test_reload_is_all_or_nothing(lab: Terminal) -> None:
 
 def test_one_more_worker_comes_and_goes(lab: Terminal) -> None:
     with lab.started("worker", "--pool", "slow") as process:
-        while workers(lab) == 1:
+        while workers(lab) < 2:  # none answers for a moment on a busy machine
             assert process.poll() is None
         assert end(process).code == 0
     while workers(lab) > 1:

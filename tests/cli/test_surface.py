@@ -14,6 +14,7 @@ SURFACE = {
     "doctor": [],
     "serve": ["--stop"],
     "worker": ["--pool"],
+    "host": ["--ocs", "--host", "--name"],
     "reload": [],
     "rebuild-view": [],
     "facts show": [],
@@ -53,7 +54,19 @@ SURFACE = {
     "pools pause": [],
     "pools resume": [],
     "pools drain": [],
-    "abort": ["--on"],
+    "abort": ["--on", "--operation"],
+    "agent start": ["--name", "--label", "--arg", "--state"],
+    "agents list": [],
+    "agents show": [],
+    "call": ["--on", "-p", "--no-wait", "--timeout", "--key"],
+    "sessions list": ["--state", "--agent", "--operation", "--run", "--since", "--limit", "--cursor"],
+    "sessions show": [],
+    "sessions log": ["--follow"],
+    "sessions stop": [],
+    "sessions abort": [],
+    "feeds list": ["--agent"],
+    "feeds watch": ["--agent"],
+    "files list": ["--agent", "--session", "--action", "--kind", "--since", "--limit", "--cursor"],
 }
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from labwright.core.errors import UsageError
-from labwright.core.model import Cause, ErrorRecord, Event, RunState
+from labwright.core.model import Cause, ErrorRecord, Event, FileEntry, OperationKind, RunState, SessionState
 from labwright.journal.journal import Entry
 from labwright.journal.records import (
     Decided,
+    FileRegistered,
     Finished,
     HandedOut,
     HandOut,
@@ -25,6 +26,10 @@ from labwright.journal.records import (
     Released,
     Reopened,
     Requested,
+    SessionAdopted,
+    SessionChanged,
+    SessionEnded,
+    SessionStarted,
     SetAside,
     UnknownRecord,
 )
@@ -41,13 +46,24 @@ class Fold:
 
     def __init__(self, path: Path) -> None:
         self.view = View(path)
-        self.present = Present(recall_run=self.view.run, recall_event=self.view.event)
-        self.present.load(self.view.open_runs(), self.view.unreacted_events())
+        self.present = Present(recall=self.view)
+        self.present.load(self.view.open_runs(), self.view.unreacted_events(), self.view.open_sessions())
         self.present.hand_outs.update(self.view.hand_outs())
         self.present.pools.update(self.view.pools())
 
     async def take(self, *entries: Entry) -> None:
         await self.view.write(self.present.take(entries))
+
+
+def session_started(agent: str = "s1", operation: str = "take_noise", **fields: Any) -> SessionStarted:
+    given: dict[str, Any] = {"at": NOW, **fields}
+    return SessionStarted(agent=agent, operation=operation, kind=OperationKind.TASK, **given)
+
+
+def registered(number: int, **fields: Any) -> FileRegistered:
+    given: dict[str, Any] = {"path": f"/data/{number}", "agent": "s1", "registered_at": NOW, **fields}
+    entry = FileEntry(id=f"f{number}", **given)
+    return FileRegistered(file=entry)
 
 
 def received(number: int) -> Received:
@@ -64,6 +80,7 @@ def a_history(length: int, seed: int) -> list[Entry]:
     said: list[tuple[str, Record]] = []
     for number in range(length):
         run, event = f"run.r{number % 40}", f"event.e{number % 10}"
+        session = f"session.s{number % 2}.ses{number % 12}"
         said += chance.sample(
             [
                 (run, requested(target=f"t{number % 3}")) if number < 40 else (run, started(number, "a")),
@@ -74,8 +91,13 @@ def a_history(length: int, seed: int) -> list[Entry]:
                 ("pool.default", PoolChanged(pool="default", state=chance.choice(["paused", "active"]))),
                 ("dispatch.0", HandedOut(leader="l", items=(HandOut(run=f"r{number % 40}", attempt=1),))),
                 (run, UnknownRecord(type="new")),
+                (session, session_started(f"s{number % 2}", run=f"r{number % 5}")),
+                (session, SessionChanged(data={"step": number})),
+                (session, SessionEnded(state=chance.choice(["succeeded", "lost"]), result=number)),
+                (session, SessionAdopted()),
+                (f"file.f{number % 7}", registered(number % 7, size=number)),
             ],
-            k=2,
+            k=4,
         )
     return entries(*said)
 
@@ -83,7 +105,11 @@ def a_history(length: int, seed: int) -> list[Entry]:
 def everything(fold: Fold) -> dict[str, Any]:
     runs, _ = fold.view.runs({}, limit=1000)
     events, _ = fold.view.events(limit=1000)
+    sessions, _ = fold.view.sessions({}, limit=1000)
     return {
+        "sessions": [(entry.key, entry.session, entry.first_seq, entry.seq) for entry in sessions],
+        "open sessions": sorted(fold.present.sessions),
+        "files": fold.view.files({}, limit=1000)[0],
         "runs": [run.model_dump() for run in runs],
         "events": [(e.key, e.state, e.decision, e.runs, e.error, e.first_seq) for e in events],
         "pools": fold.view.pools(),
@@ -146,6 +172,7 @@ async def test_a_cleared_view_knows_nothing(tmp_path: Path) -> None:
     await fold.take(*a_history(50, 1))
     await fold.view.clear()
     assert (fold.view.seq, fold.view.runs({}), fold.view.pools()) == (0, ([], None), {})
+    assert (fold.view.sessions({}), fold.view.files({})) == (([], None), ([], None))
 
 
 async def many_runs(tmp_path: Path) -> Fold:
@@ -299,3 +326,118 @@ async def test_who_needs_fresh_answers_waits_for_them(tmp_path: Path) -> None:
     await fold.take(*entries(("run.r1", requested())))
     assert await waiting
     assert not await fold.view.wait_for(2, 0.01)
+
+
+# --- sessions and files ----------------------------------------------------------------------------------------------
+
+
+async def many_sessions(tmp_path: Path) -> Fold:
+    """Give 30 sessions on three agents, of which each third has ended, each in its way."""
+    fold = Fold(tmp_path / "v.sqlite")
+    started_all = [
+        (
+            f"session.s{n % 3}.ses_{n}",
+            session_started(
+                f"s{n % 3}",
+                "stream" if n % 2 else "take_noise",
+                run="r1" if n < 4 else None,
+                at=NOW + timedelta(seconds=n),
+            ),
+        )
+        for n in range(30)
+    ]
+    ends = [
+        (f"session.s{n % 3}.ses_{n}", SessionEnded.model_validate({"state": state}))
+        for n, state in zip(range(0, 30, 3), ["succeeded", "failed", "lost", "aborted", "succeeded"] * 2, strict=True)
+    ]
+    await fold.take(*entries(*started_all, *ends))
+    return fold
+
+
+async def test_sessions_are_filtered(tmp_path: Path) -> None:
+    view = (await many_sessions(tmp_path)).view
+
+    def ids(**filters: str) -> set[int]:
+        return {int(entry.session.id[4:]) for entry in view.sessions(filters, limit=100)[0]}
+
+    assert ids(agent="s1") == set(range(1, 30, 3))
+    assert ids(operation="stream", agent="s0") == set(range(3, 30, 6))
+    assert ids(run="r1") == {0, 1, 2, 3}
+    assert ids(state="failed,lost") == {3, 6, 18, 21}
+    assert ids(state="running") == {n for n in range(30) if n % 3}
+    assert ids(since=(NOW + timedelta(seconds=20)).isoformat()) == set(range(20, 30))
+
+
+async def test_an_open_session_of_an_agent_that_is_absent_counts_as_lost(tmp_path: Path) -> None:
+    view = (await many_sessions(tmp_path)).view
+
+    def ids(state: str, *present: str) -> set[int]:
+        page, _ = view.sessions({"state": state}, present=present, limit=100)
+        return {int(entry.session.id[4:]) for entry in page}
+
+    assert ids("running", "s1") == set(range(1, 30, 3))
+    assert ids("lost", "s1") == {6, 21} | set(range(2, 30, 3))
+    assert ids("running", "s1", "s2") == {n for n in range(30) if n % 3}
+    assert ids("running") == set()
+    assert ids("succeeded,failed", "s1") == {0, 3, 12, 15, 18, 27}
+
+
+async def test_sessions_are_paged_in_the_order_of_their_beginning(tmp_path: Path) -> None:
+    fold = await many_sessions(tmp_path)
+    first, cursor = fold.view.sessions({}, limit=20)
+    await fold.take(*entries(("session.s1.ses_new", session_started()), first=100))
+    second, cursor = fold.view.sessions({}, limit=20, cursor=cursor)
+    assert [entry.session.id for entry in [*first, *second]] == [f"ses_{n}" for n in range(29, -1, -1)]
+    assert cursor is None
+
+
+async def test_a_session_is_found_by_its_id_whatever_its_agent(tmp_path: Path) -> None:
+    fold = await many_sessions(tmp_path)
+    twice = [(f"session.{agent}.ses_x", session_started(agent)) for agent in ("a%2Eb", "c")]
+    await fold.take(*entries(*twice, first=100))
+    assert [entry.key for entry in fold.view.sessions_with_id("ses_x")] == ["a%2Eb.ses_x", "c.ses_x"]
+    assert sorted(fold.view.session_ids("ses_2")) == sorted(["ses_2", *(f"ses_{n}" for n in range(20, 30))])[:10]
+
+
+async def test_a_session_that_was_lost_and_is_adopted_is_open_again_after_a_restart(tmp_path: Path) -> None:
+    fold = Fold(tmp_path / "v.sqlite")
+    await fold.take(*entries(("session.s1.a", session_started()), ("session.s1.a", SessionEnded(state="lost"))))
+    assert fold.present.sessions == {}
+    await fold.take(*entries(("session.s1.a", SessionAdopted()), first=3))
+    fold.view.close()
+    again = Fold(tmp_path / "v.sqlite")
+    assert again.present.sessions["s1.a"].session.state is SessionState.RUNNING
+    assert again.present.sessions["s1.a"].first_seq == 1
+
+
+async def test_what_is_found_out_of_a_file_later_replaces_what_was_announced(tmp_path: Path) -> None:
+    fold = Fold(tmp_path / "v.sqlite")
+    await fold.take(*entries(("file.f1", registered(1, kind="tune")), ("file.f2", registered(2, session="ses_1"))))
+    await fold.take(*entries(("file.f1", registered(1, kind="tune", size=12, sha256="abc")), first=3))
+    assert [file.id for file in fold.view.files({})[0]] == ["f2", "f1"]
+    assert fold.view.files({"kind": "tune"})[0][0].size == 12
+    assert [file.id for file in fold.view.files({"session": "ses_1"})[0]] == ["f2"]
+    odd = registered(3, path="/data/ä\n'; DROP TABLE files")
+    await fold.take(*entries(("file.f3", odd), first=4))
+    assert fold.view.files({"path": odd.file.path})[0] == [odd.file]
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [({"task": "x"}, "sessions cannot be filtered"), ({"state": "pending"}, "no state of a session")],
+)
+async def test_a_bad_question_about_sessions_is_a_usage_error(
+    tmp_path: Path, filters: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        View(tmp_path / "v.sqlite").sessions(filters)
+    with pytest.raises(UsageError, match="files cannot be filtered"):
+        View(tmp_path / "v.sqlite").files({"state": "new"})
+
+
+async def test_a_view_of_an_older_version_is_made_anew(tmp_path: Path) -> None:
+    fold = Fold(tmp_path / "v.sqlite")
+    await fold.take(*a_history(50, 1))
+    fold.view._writer.execute("PRAGMA user_version = 1")
+    fold.view.close()
+    assert Fold(tmp_path / "v.sqlite").view.seq == 0

@@ -223,8 +223,12 @@ async def _lab(settings: Settings) -> list[Check]:
     is_expected = bool(holder) or bool(settings.nats.url)
     try:
         async with timeout(PATIENCE_S), connect_async(settings=settings) as lab:
-            status, site, pools = await lab.ask("status"), await lab.ask("site"), await lab.ask("pools")
-            return [*_findings(status, site, settings), *_pools(pools)]
+            agents = _agents(await lab.agents())
+            try:
+                status, site, pools = await lab.ask("status"), await lab.ask("site"), await lab.ask("pools")
+            except LabwrightError as error:
+                return [_wrong("lab", error), agents]
+            return [*_findings(status, site, settings), *_pools(pools), agents]
     except (LabwrightError, TimeoutError) as error:
         if not is_expected:
             return [Check(name="lab", state="note", detail="no lab is running here", cure="labwright serve")]
@@ -252,6 +256,11 @@ def _workers(status: dict[str, Any], *, wants: int) -> Check:
     if age.total_seconds() < STARTING_S:
         return Check(name="workers", state="note", detail="they are starting")
     return Check(name="workers", state="wrong", detail="none is here", cure="see what serve logs; labwright check")
+
+
+def _agents(agents: Iterable[dict[str, Any]]) -> Check:
+    names = ", ".join(f"{agent['name']} ({agent.get('class')} on {agent.get('host')})" for agent in agents)
+    return Check(name="agents", state="ok", detail=names or "none is here")
 
 
 def _pools(pools: Iterable[dict[str, Any]]) -> Iterator[Check]:

@@ -9,7 +9,27 @@ from typing import Annotated
 import typer
 
 from labwright import __version__
-from labwright.cli import decisions, demo, events, facts, lab, plan, pools, rules, runs, site, targets, tasks
+from labwright.cli import (
+    abort,
+    agents,
+    call,
+    decisions,
+    demo,
+    events,
+    facts,
+    feeds,
+    files,
+    host,
+    lab,
+    plan,
+    pools,
+    rules,
+    runs,
+    sessions,
+    site,
+    targets,
+    tasks,
+)
 from labwright.cli.caller import Caller, JsonOption, SiteOption, show_help_if_alone
 from labwright.cli.failures import BROKEN_PIPE, INTERRUPTED, exit_code, unwrapped
 from labwright.cli.output import Output, ReaderGoneError
@@ -68,9 +88,16 @@ def root(
 demo.add_to(app, panel="Begin")
 site.add_to(app, panel="Begin")
 lab.add_to(app, panel="Keep a lab")
+host.add_to(app, panel="Keep a lab")
 plan.add_to(app, panel="Work")
 events.add_to(app, panel="Work")
 runs.add_to(app, panel="Work")
+call.add_to(app, panel="Work")
+abort.add_to(app, panel="Work")
+agents.add_to(app, panel="Instruments")
+sessions.add_to(app, panel="Instruments")
+feeds.add_to(app, panel="Instruments")
+files.add_to(app, panel="Instruments")
 decisions.add_to(app, panel="Look")
 facts.add_to(app, panel="Look")
 tasks.add_to(app, panel="Look")

@@ -1,4 +1,4 @@
-"""`labwright run`, `labwright runs` and `labwright abort`: request runs, see how they go, end and retry them."""
+"""`labwright run` and `labwright runs`: request runs, see how they go, end and retry them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,6 @@ def add_to(app: typer.Typer, *, panel: str) -> None:
     """Declare the commands."""
     command(app, panel=panel)(run)
     app.add_typer(runs, name="runs", rich_help_panel=panel)
-    command(app, panel=panel)(abort)
 
 
 # --- requesting ------------------------------------------------------------------------------------------------------
@@ -297,7 +296,7 @@ async def _watch(caller: Caller, lab: AsyncLab, run_ids: Sequence[str], filters:
 
     from labwright.cli.waiting import WORDS_EVERY_S, progress_words
 
-    chosen = await _found(lab, run_ids, {"state": OPEN, **filters}) if run_ids or filters else []
+    chosen = await found_runs(lab, run_ids, {"state": OPEN, **filters}) if run_ids or filters else []
     if filters and not chosen:
         caller.output.talk("nothing is open")
         return
@@ -361,32 +360,25 @@ def abort_runs(
     caller.with_lab(lambda lab: _abort(caller, lab, run_ids or (), {"state": OPEN, **filters}))
 
 
-def abort(caller: Caller, run_ids: RunIds = None, on: OnFilter = None) -> None:
-    """End early what runs: by id, or everything on the targets that --on chooses.
-
-    Examples:
-      labwright abort run_01JC
-      labwright abort --on 'crate=1'
-    """
-    filters = run_filters(state=None, task=None, on=on, since_text=None, cause=None)
-    _need_choice(run_ids, filters, "abort")
-    caller.with_lab(lambda lab: _abort(caller, lab, run_ids or (), {"state": OPEN, **filters}))
-
-
 async def _abort(caller: Caller, lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> None:
+    ended = await abort_chosen(caller, lab, await _chosen(lab, run_ids, filters))
+    _show_changed(caller, ended, "asked to end")
+
+
+async def abort_chosen(caller: Caller, lab: AsyncLab, run_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Have runs (by their whole ids) end early, and give them as they are a while later."""
     from asyncio import timeout
     from contextlib import aclosing
 
-    chosen = await _chosen(lab, run_ids, filters)
-    await _each(caller, chosen, lab.abort)
+    await _each(caller, run_ids, lab.abort)
     ended: dict[str, dict[str, Any]] = {}
     try:
-        async with timeout(SHOWN_S), aclosing(lab.watch(chosen)) as all_shown:
+        async with timeout(SHOWN_S), aclosing(lab.watch(run_ids)) as all_shown:
             async for shown in all_shown:
                 ended[shown["id"]] = shown
     except TimeoutError:
         pass
-    _show_changed(caller, list(ended.values()), "asked to end")
+    return list(ended.values())
 
 
 @command(runs, "retry")
@@ -432,13 +424,14 @@ def _need_choice(run_ids: Sequence[str] | None, filters: dict[str, Any], verb: s
 
 
 async def _chosen(lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> list[str]:
-    if found := await _found(lab, run_ids, filters):
+    if found := await found_runs(lab, run_ids, filters):
         return found
     words = ", ".join(f"{name} {str(value).replace(',', ' or ')}" for name, value in filters.items())
     raise NotFoundError("no run is chosen", because=f"there is none with {words}", cure="see labwright runs list")
 
 
-async def _found(lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> list[str]:
+async def found_runs(lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> list[str]:
+    """Give the whole ids of those that are named, or of all that filters choose."""
     if run_ids:
         return [(await lab.run_shown(run_id))["id"] for run_id in dict.fromkeys(run_ids)]
     found: list[str] = []

@@ -22,15 +22,18 @@ SHOWN = 80
 
 
 class Parameters:
-    """The parameters of one task: checks values, gives them typed, and describes them."""
+    """The parameters of one task, or of what else `what` says: checks values, gives them typed, and describes them."""
 
-    def __init__(self, task: str, model: type[BaseModel], *, takes_any: bool = False) -> None:
+    def __init__(self, task: str, model: type[BaseModel], *, takes_any: bool = False, what: str = "task") -> None:
         self.task = task
+        self.what = what
         self.model = model
         self.takes_any = takes_any or model.model_config.get("extra") == "allow"
 
     @classmethod
-    def of_arguments(cls, task: str, arguments: Iterable[Argument], *, takes_any: bool) -> Parameters:
+    def of_arguments(
+        cls, task: str, arguments: Iterable[Argument], *, takes_any: bool, what: str = "task"
+    ) -> Parameters:
         """Make the parameters of functions that name them as arguments.
 
         An argument that several steps name is required if one of them requires it; where they disagree about its type,
@@ -47,11 +50,13 @@ class Parameters:
             model = create_model(task, __config__=config, **fields)
         except PydanticUserError as error:
             raise UsageError(
-                f"the parameters of task {task!r} cannot be read",
+                f"the parameters of {what} {task!r} cannot be read",
                 because=str(error),
-                cure="mend the annotations of its steps' arguments, or give the task a `params` model",
+                cure="mend the annotations of its steps' arguments, or give the task a `params` model"
+                if what == "task"
+                else "mend the annotations of its arguments",
             ) from error
-        return cls(task, model, takes_any=takes_any)
+        return cls(task, model, takes_any=takes_any, what=what)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -129,10 +134,11 @@ class Parameters:
 
     def _refusal(self, findings: list[str]) -> ParameterError:
         count = "a parameter does" if len(findings) == 1 else f"{len(findings)} parameters do"
+        show = f"tasks show {self.task}" if self.what == "task" else "agents show NAME"
         return ParameterError(
-            f"task {self.task!r}: {count} not fit",
+            f"{self.what} {self.task!r}: {count} not fit",
             findings=tuple(findings),
-            cure=f"mend what is named; `labwright tasks show {self.task}` tells what the task takes",
+            cure=f"mend what is named; `labwright {show}` tells what the {self.what} takes",
         )
 
 

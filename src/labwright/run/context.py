@@ -54,6 +54,10 @@ class Effects(Protocol):
         """Make a child run."""
         ...
 
+    def next_call(self) -> tuple[str, str]:
+        """Give the step's name, and what tells this call of an agent from all others of the run."""
+        ...
+
     async def do(self, step: StepFunction[..., Any], params: Mapping[str, Any]) -> Any:
         """Do a step of a task's function."""
         ...
@@ -133,7 +137,7 @@ class _Common:
         """
         if self._attempt.services.agent is None:
             raise not_provided(f"the agent {name!r}", {}, "start the agent", f".with_agent({name!r}, ...)")
-        return self._attempt.services.agent(name)
+        return self._attempt.services.agent(name, self._effects)
 
     def fleet(self, selector: str) -> Any:
         """Give the handle of all live targets that a selector chooses.
@@ -255,6 +259,14 @@ class BlockingContext(_Common):
             NotProvidedError: the site has no provider of that kind.
         """
         return self._bridge.call(self._attempt.clients.get(kind))
+
+    def agent(self, name: str) -> Any:
+        """Give the handle of an agent, whose operations block: `ctx.agent("s2").take_noise(duration=30)`.
+
+        Raises:
+            NotProvidedError: there are no agents here.
+        """
+        return self._attempt.services.blocking(super().agent(name), self._bridge.call)
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
         """Tell how far the step is."""

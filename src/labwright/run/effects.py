@@ -94,6 +94,7 @@ class RunEffects:
         self._do = do
         self._waits = 0
         self._spawns = 0
+        self._calls = 0
 
     def log(self, level: str, text: str, fields: Mapping[str, Any]) -> None:
         """Write to the run's log, under the step's name."""
@@ -145,6 +146,12 @@ class RunEffects:
         number = self._place.position * SPAWNS + self._spawns
         self._spawns += 1
         return await self._recorder.spawn(request, number)
+
+    def next_call(self) -> tuple[str, str]:
+        """Give the step's name, and what tells this call of an agent from all others of the run."""
+        self._calls += 1
+        place = self._place
+        return place.name, f"{place.position}.{place.name}.{place.tries}.{self._calls}"
 
     async def do(self, step: StepFunction[..., Any], params: Mapping[str, Any]) -> Any:
         """Do a step of a task's function."""

@@ -16,13 +16,14 @@ import sys
 import time
 from asyncio.subprocess import Process
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from labwright.agents.script import ScriptRunner
 from labwright.core.clock import to_text
 from labwright.core.logs import get_logger
 from labwright.core.model import utc_now
@@ -34,7 +35,7 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 STEADY_S = 300.0
 UNSTABLE_FAILURES = 4
-STOP_S = 20.0
+STOP_S = 30.0
 KILLED_S = 5.0
 LOOK_EVERY_S = 0.5
 LOG_LIMIT = 16 * 1024 * 1024
@@ -62,6 +63,7 @@ class Launch:
     folder: Path
     connection: tuple[str, ...]
     first_pause_s: float = FIRST_PAUSE_S
+    stop_s: float = STOP_S
 
     def folder_of(self, name: str) -> Path:
         """Name the state folder of an agent."""
@@ -71,21 +73,21 @@ class Launch:
         """Give the command line that starts an agent, without the interpreter."""
         labels = [word for name, value in agent.labels.items() for word in ("--label", f"{name}={value}")]
         arguments = [word for name, value in agent.arguments.items() for word in ("--arg", f"{name}={written(value)}")]
-        state = ["--state", str(self.state_dir), *self.connection]
+        state = ["--state", str(self.state_dir), "--site", str(self.folder), *self.connection]
         return [agent.class_name, "--name", agent.name, *labels, *arguments, *state]
 
     def environment(self) -> dict[str, str]:
         """Give what is added to the environment: the site's folder stands where modules are searched."""
         paths = [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {"PYTHONPATH": os.pathsep.join(paths)}
+        return {"LABWRIGHT_SITE": str(self.folder), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class KeptAgent:
     """Keeps one agent as it is wanted; `changed` is called whenever its state is another."""
 
     def __init__(self, wanted: WantedAgent, launch: Launch, changed: Callable[[], None]) -> None:
-        self.wanted = wanted
-        self.target = wanted.manage
+        self.wanted: WantedAgent = wanted
+        self.target: Manage = wanted.manage
         self.state = KeptState.DOWN
         self.pid: int | None = None
         self.restarts = 0
@@ -132,9 +134,10 @@ class KeptAgent:
 
     def aim(self, target: Manage, wanted: WantedAgent | None = None) -> None:
         """Say what is wanted of it from now on; another class, label or argument starts it anew."""
-        if target is self.target and wanted in {None, self.wanted}:
+        if target is self.target and (wanted is None or wanted == self.wanted):
             return
-        self.wanted, self.target = wanted or self.wanted, target
+        self.wanted = self.wanted if wanted is None else wanted
+        self.target = target
         self._failures.clear()
         self._pause_s = self._launch.first_pause_s
         self._told.set()
@@ -165,13 +168,21 @@ class KeptAgent:
             return
         self._show(KeptState.ENDING, pid)
         _signal(pid, signal.SIGTERM)
-        if not await _within(STOP_S, gone(pid)):
+        if not await _within(self._launch.stop_s, gone(pid)):
             log.warning("an agent does not end and is killed", agent=self.wanted.name, pid=pid)
             _signal_group(pid, signal.SIGKILL)
             await _within(KILLED_S, gone(pid))
+            await self._end_scripts()
         if self._process is not None:
             await self._process.wait()
         self.pid = self._process = None
+
+    async def _end_scripts(self) -> None:
+        """End the scripts of an agent that could not do it itself."""
+        runner = ScriptRunner(self._folder)
+        for session_id in {leftover.session_id for leftover in runner.leftovers()}:
+            await runner.kill_leftovers(session_id, reason="its agent had to be killed")
+        await runner.close()
 
     def trim_log(self) -> None:
         """Begin the log anew where it has grown large; one older part is kept."""
@@ -204,11 +215,11 @@ class KeptAgent:
             await gone(survivor)
             return None
         self._starting = asyncio.create_task(self._start())
-        self._process = await asyncio.shield(self._starting)
-        self._starting = None
-        self._show(KeptState.UP, self._process.pid)
-        log.info("agent started", agent=self.wanted.name, pid=self._process.pid)
-        code = await self._process.wait()
+        process = await asyncio.shield(self._starting)
+        self._process, self._starting = process, None
+        self._show(KeptState.UP, process.pid)
+        log.info("agent started", agent=self.wanted.name, pid=process.pid)
+        code = await process.wait()
         self._process = None
         return code
 
@@ -256,14 +267,8 @@ class KeptAgent:
 
 
 def written(value: object) -> str:
-    """Write an argument so that it is read back as the same value: text as it stands, anything else as JSON."""
-    if not isinstance(value, str):
-        return json.dumps(value)
-    try:
-        json.loads(value)
-    except ValueError:
-        return value
-    return json.dumps(value)
+    """Write an argument as a command line takes it: text as it stands, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def tail(path: Path) -> Sequence[str]:
@@ -276,8 +281,6 @@ def tail(path: Path) -> Sequence[str]:
 
 async def gone(pid: int) -> None:
     """Wait until a process that need not be our child has ended; the kernel wakes us where it can."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
     try:
         descriptor = os.pidfd_open(pid) if sys.platform == "linux" else -1
     except ProcessLookupError:
@@ -285,20 +288,17 @@ async def gone(pid: int) -> None:
     except OSError:
         descriptor = -1
     if descriptor < 0:
-        while _is_running(pid):
+        while _is_running(pid):  # noqa: ASYNC110 - a system whose kernel tells nobody
             await asyncio.sleep(LOOK_EVERY_S)
         return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
     loop.add_reader(descriptor, ended.set)
     try:
         await ended.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
-
-
-def by_name(agents: Mapping[str, KeptAgent]) -> dict[str, Any]:
-    """Describe agents for people, in the order of their names."""
-    return {name: agents[name].status() for name in sorted(agents)}
 
 
 def _end_text(code: int | None) -> str:

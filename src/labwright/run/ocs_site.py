@@ -160,7 +160,7 @@ def _agent(place: str, entry: object) -> OcsAgent:
     if not isinstance(entry, Mapping):
         raise UsageError(f"{place} is no mapping", because=repr(entry)[:80])
     fields = cast("Mapping[str, Any]", entry)
-    name = checked_name(str(fields.get("instance-id", "")), f"agent ({place})")
+    name = checked_name(str(fields.get("instance-id", "")), f"site's agent ({place})")
     source = f"{place} ({name})"
     known = _known_class(source, str(fields.get("agent-class", "")))
     arguments = _arguments(source, known, fields.get("arguments"))

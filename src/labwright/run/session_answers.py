@@ -6,10 +6,14 @@ import asyncio
 import contextlib
 import difflib
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from labwright.core.errors import NotFoundError, UsageError
-from labwright.journal.session_shown import session_fields
+from labwright.agents.handle import AgentHandle
+from labwright.agents.shown import session_fields
+from labwright.core.errors import LabwrightError, NotFoundError, UsageError
+from labwright.core.model import SessionSnapshot
+from labwright.journal.journal import Journal
 from labwright.journal.state import SessionEntry
 from labwright.run.agents_here import AgentsHere
 from labwright.run.folding import Folding
@@ -17,12 +21,16 @@ from labwright.run.folding import Folding
 KNOWN_S = 5.0
 """So long an answer waits until it is known who is here, after the lab's start."""
 MOST_NAMED = 20
+SENDER = "serve"
+PATIENCE_S = 1.0
+"""So long an agent is asked for a session of its predecessor."""
 
 
 class SessionAnswers:
     """Answers questions about agents, sessions and files; each is a method, named as in `ask.<name>`."""
 
-    def __init__(self, folding: Folding, here: AgentsHere) -> None:
+    def __init__(self, journal: Journal, folding: Folding, here: AgentsHere) -> None:
+        self._journal = journal
         self._folding = folding
         self._here = here
 
@@ -61,12 +69,13 @@ class SessionAnswers:
         await self._know()
         view = self._folding.view
         entries, after = view.sessions(filters or {}, present=self._here.agents, limit=limit, cursor=cursor)
-        return {"items": [self._shown(entry) for entry in entries], "next_cursor": after}
+        shown = await asyncio.gather(*(self._shown_now(entry) for entry in entries))
+        return {"items": shown, "next_cursor": after}
 
     async def ask_session(self, session_id: str, agent: str | None = None) -> dict[str, Any]:
         """Give one session, by its id or the beginning of it."""
         await self._know()
-        return self._shown(self._session(session_id, agent))
+        return await self._shown_now(self._session(session_id, agent))
 
     def _session(self, session_id: str, agent: str | None) -> SessionEntry:
         view, present = self._folding.view, self._folding.present
@@ -100,10 +109,31 @@ class SessionAnswers:
     def _shown(self, entry: SessionEntry) -> dict[str, Any]:
         return session_fields(entry.session, is_here=entry.session.agent in self._here.agents)
 
+    async def _shown_now(self, entry: SessionEntry) -> dict[str, Any]:
+        """Show a session; of one that is open and older than its agent's process, the agent is asked."""
+        session = entry.session
+        said = self._here.agents.get(session.agent)
+        if said is None or session.state.is_final or not _is_older(session, said):
+            return self._shown(entry)
+        agent = AgentHandle(self._journal, session.agent, sender=SENDER, patience_s=PATIENCE_S)
+        try:
+            return session_fields(await agent.session(session.id).status())
+        except NotFoundError:  # it came back without its ledger
+            return session_fields(session, is_here=False)
+        except (LabwrightError, TimeoutError):
+            return self._shown(entry)
+
     async def _know(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KNOWN_S):
                 await self._here.known.wait()
+
+
+def _is_older(session: SessionSnapshot, said: Mapping[str, Any]) -> bool:
+    try:
+        return session.started_at < datetime.fromisoformat(str(said.get("since")))
+    except (ValueError, TypeError):
+        return False
 
 
 def session_line(shown: Mapping[str, Any]) -> str:

@@ -13,9 +13,9 @@ import json
 import os
 import random
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nats.aio.msg import Msg
 
@@ -45,7 +45,7 @@ from labwright.run import ends
 from labwright.run.execution import Execution
 from labwright.run.recording import record_of
 from labwright.run.requesting import event_subject, requested
-from labwright.run.services import Services
+from labwright.run.services import Caller, Services
 from labwright.run.signals import ABORTING
 from labwright.run.site import Site
 from labwright.run.work import ACK, STREAM, Assignment, consumer_name, ensure_work
@@ -57,6 +57,9 @@ LEAVE_S = 3.0
 NEVER = b"+TERM"
 LATER = b'-NAK {"delay": 1000000000}'
 """Hand this over again in a second, to a worker that has the task."""
+
+if TYPE_CHECKING:
+    from labwright.run.agents import StepAgent
 
 log = get_logger(__name__)
 
@@ -266,11 +269,20 @@ class Attempt:
             target=(await self._worker.site.targets()).get(run.target) if run.target is not None else None,
             event=await self._event(run),
             providers=self._worker.site.providers,
+            agent=self._agent,
+            blocking=_blocking,
         )
         self._execution = Execution(task, run, self, services)
         if self._abort_reason is not None:
             self._execution.abort(self._abort_reason)
         await self._conclude(await self._execution.run())
+
+    def _agent(self, name: str, caller: Caller) -> StepAgent:
+        from labwright.run.agents import RunAgents  # most runs want no agent
+
+        run = self.writer.run
+        agents = RunAgents(journal=self._worker.journal, run=run.id, token=self._token, by=run.by)
+        return agents.handle(name, caller)
 
     async def _conclude(self, end: ends.End) -> None:
         record = record_of(end, self._token)
@@ -386,6 +398,12 @@ class Attempt:
     def progress(self, done: float, total: float | None, text: str) -> None:
         """Show how far the run is."""
         self._worker.logs.progress(self.writer.run.id, done, total, text)
+
+
+def _blocking(handle: StepAgent, call: Callable[..., Any]) -> Any:
+    from labwright.agents.blocking_handles import BlockingAgentHandle
+
+    return BlockingAgentHandle(handle, call)
 
 
 def _check_status(status: str, message: Msg) -> None:

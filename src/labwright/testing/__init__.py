@@ -1,4 +1,4 @@
-"""What users need to test their own site: a fake context, a manual clock, rehearsals with crashes, a whole lab."""
+"""What users need to test their own site: a fake context and session, a manual clock, rehearsals, a whole lab."""
 
 from labwright.testing.clock import ManualClock
 from labwright.testing.fake import FakeContext, LogLine
@@ -10,11 +10,13 @@ from labwright.testing.rehearsal import (
     run_every_step_twice,
     run_task,
 )
+from labwright.testing.session import FakeSession
 
 __all__ = [
     "Crash",
     "CrashReport",
     "FakeContext",
+    "FakeSession",
     "LogLine",
     "ManualClock",
     "crash_after_every_step",

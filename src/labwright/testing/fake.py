@@ -171,7 +171,7 @@ class FakeContext(TaskContext):
             target=given.target,
             event=given.event,
             providers={kind: Provider(kind, _provider_of(client)) for kind, client in given.clients.items()},
-            agent=lambda name: _from(given.agents, "agent", name),
+            agent=lambda name, _: _from(given.agents, "agent", name),
             fleet=lambda selector: _from(given.fleets, "fleet", selector),
             http_transport=given.http,
             random=lambda: HALF,
@@ -238,6 +238,9 @@ class _FakeEffects:
     async def spawn(self, request: Request) -> str:
         self._seen.spawned.append(request)
         return f"run_fake_{len(self._seen.spawned)}"
+
+    def next_call(self) -> tuple[str, str]:
+        return "fake", ""
 
     async def do(self, step: StepFunction[..., Any], params: Mapping[str, Any]) -> Any:
         required = {argument.name for argument in step.signature.arguments if argument.is_required}

@@ -1,6 +1,7 @@
-"""The handle on a running lab, for people, scripts, notebooks and the command line: `connect_async()` and `connect()`.
+"""The asynchronous handle on a running lab: events, runs, agents and their sessions.
 
-Commands go to the journal, so they hold even while `serve` is away; questions go to the lab that runs.
+Commands go to the journal or straight to an agent, so they hold even while `serve` is away; questions go to the lab
+that runs.
 """
 
 from __future__ import annotations
@@ -9,34 +10,28 @@ import asyncio
 import contextlib
 import functools
 import json
-import os
 import shutil
-import threading
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 from nats.aio.msg import Msg
 
+from labwright.client.ids import checked_id
+from labwright.client.instruments import Instruments
+from labwright.client.logs import closing, logged
+from labwright.client.results import Emitted, RequestedRuns
 from labwright.core.clock import SystemClock, to_text
 from labwright.core.errors import (
     ConflictError,
     FateUnknownError,
     NotFoundError,
-    UnreachableError,
     WaitTimeoutError,
 )
 from labwright.core.event import event_content, event_key, parse_event
-from labwright.core.ids import NAME_PATTERN
 from labwright.core.model import Cause, Event, Run, RunState, utc_now
 from labwright.core.request import Request
 from labwright.journal.connection import Connection
 from labwright.journal.fold import apply, fold
-from labwright.journal.follow import Message
-from labwright.journal.follow import follow as follow_stream
-from labwright.journal.journal import Journal
 from labwright.journal.records import (
     Aborting,
     PoolChanged,
@@ -45,92 +40,26 @@ from labwright.journal.records import (
     Released,
     Reopened,
 )
-from labwright.run.engine import locator, who
+from labwright.run.engine import who
 from labwright.run.following import Following, Update
-from labwright.run.processes import lock_holder
-from labwright.run.remote import error_of, raised
+from labwright.run.remote import raised
 from labwright.run.requesting import requested, run_id_for
 from labwright.run.room import refuse_if_full
-from labwright.run.settings import Settings, load_settings
+from labwright.run.settings import Settings
 from labwright.run.signals import ABORTING
 from labwright.run.writer import RunWriter
 
 PATIENCE_S = 10.0
-ASK_TIMEOUT_S = 40.0
-CONNECT_S = 5.0
-LOG_LAG_S = 0.5
-"""By so much the text of a log may be written later than the end of its run."""
-
-T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Emitted:
-    """An event that is in the journal; `is_new` is False where it was there already."""
-
-    id: str
-    source: str
-    key: str
-    seq: int
-    is_new: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class RequestedRuns:
-    """Runs that were asked for, by target; `is_new` is False where the same key had made them already."""
-
-    runs: tuple[str, ...]
-    targets: tuple[str | None, ...]
-    seq: int
-    is_new: bool = True
-
-
-class AsyncLab:
+class AsyncLab(Instruments):
     """A running lab; made by `connect_async`."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
+        super().__init__(connection, who())
         self.settings = settings
-        self.journal = Journal(connection)
-        self.by = who()
-        self._connection = connection
 
     # --- questions ---------------------------------------------------------------------------------------------------
-
-    async def ask(self, question: str, **arguments: Any) -> Any:
-        """Ask the lab that runs.
-
-        Raises:
-            UnreachableError: no lab answers.
-            LabwrightError: what the lab says is wrong with the question.
-        """
-        fresh = max(self.journal.seen, int(arguments.pop("seq", 0)))
-        answer = await self._ask(question, {**arguments, "seq": fresh})
-        if "error" in answer:
-            raise error_of(answer)
-        return answer["result"]
-
-    async def _ask(self, question: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        parts: dict[int, bytes] = {}
-        until = time.monotonic() + ASK_TIMEOUT_S
-        async with self._connection.channel() as channel:
-            await self._connection.publish(f"ask.{question}", json.dumps(arguments).encode(), reply=channel.reply)
-            while True:
-                try:
-                    message = await channel.next(max(0.01, until - time.monotonic()))
-                except TimeoutError as error:
-                    text = "the lab does not answer"
-                    raise UnreachableError(
-                        text, because=f"it had {ASK_TIMEOUT_S:g} s", cure="labwright doctor"
-                    ) from error
-                headers = message.headers or {}
-                if headers.get("Status") == "503":
-                    text = "no lab is running here"
-                    raise UnreachableError(
-                        text, because="the journal answers, but nobody serves the site", cure="labwright serve"
-                    )
-                parts[int(headers["Part"])] = message.data
-                if len(parts) == int(headers["Parts"]):
-                    return json.loads(b"".join(parts[number] for number in sorted(parts)))
 
     async def runs(self, *, limit: int = 50, cursor: str | None = None, seq: int = 0, **filters: Any) -> dict[str, Any]:
         """List runs, newest first: `{"items": [run], "next_cursor": ...}`.
@@ -271,7 +200,7 @@ class AsyncLab:
         return writer.run
 
     async def _writer(self, run_id: str) -> RunWriter:
-        entries = await self.journal.read(f"run.{_checked_id(run_id)}")
+        entries = await self.journal.read(f"run.{checked_id(run_id, 'run')}")
         run = fold((entry.record for entry in entries), run_id)
         if run is None:
             shown = await self.ask("run", run_id=run_id)
@@ -302,13 +231,13 @@ class AsyncLab:
 
     async def follow_event(self, emitted: Emitted) -> AsyncIterator[Update]:
         """Give what happens to an event and to all that follows from it, until all of it has ended."""
-        async with _closing(self._follow(Following(event=emitted.key), emitted.seq)) as updates:
+        async with closing(self._follow(Following(event=emitted.key), emitted.seq)) as updates:
             async for update in updates:
                 yield update
 
     async def follow_runs(self, runs: RequestedRuns) -> AsyncIterator[Update]:
         """Give what happens to runs and to their children, until all of them have ended."""
-        async with _closing(self._follow(Following(open=set(runs.runs)), runs.seq)) as updates:
+        async with closing(self._follow(Following(open=set(runs.runs)), runs.seq)) as updates:
             async for update in updates:
                 yield update
 
@@ -316,7 +245,7 @@ class AsyncLab:
         if what.has_ended:
             return
         subjects = ["run.>", f"event.{what.event}"] if what.event else ["run.>"]
-        async with _closing(self.journal.follow(subjects, after=seq - 1)) as batches:
+        async with closing(self.journal.follow(subjects, after=seq - 1)) as batches:
             async for entries in batches:
                 for entry in entries:
                     for update in what.take(entry):
@@ -340,7 +269,7 @@ class AsyncLab:
         if run_ids and not still_open:
             return
         subjects = [f"run.{run_id}" for run_id in still_open] or ["run.>"]
-        async with _closing(self.journal.follow(subjects, after=seq)) as batches:
+        async with closing(self.journal.follow(subjects, after=seq)) as batches:
             async for entries in batches:
                 for run_id in dict.fromkeys(entry.key for entry in entries):
                     shown = await self.run_shown(run_id, seq=entries[-1].seq)
@@ -358,7 +287,7 @@ class AsyncLab:
         """
         runs: dict[str, Run] = {}
         try:
-            async with asyncio.timeout(timeout_s), _closing(updates):
+            async with asyncio.timeout(timeout_s), closing(updates):
                 async for update in updates:
                     if update.run is not None:
                         runs[update.run.id] = update.run
@@ -371,44 +300,10 @@ class AsyncLab:
 
     async def log(self, run_id: str, *, follow: bool = False) -> AsyncGenerator[dict[str, Any]]:
         """Give the lines of a run's log: `{"at", "level", "text", "fields"}`; with `follow`, also those to its end."""
-        given = 0
-        if follow:
-            async with _closing(self._logged_until_end(run_id)) as messages:
-                async for message in messages:
-                    given = message.seq
-                    for line in _lines(message):
-                        yield line
-            await asyncio.sleep(LOG_LAG_S)
-        async with _closing(self._logged(run_id, after=given)) as batches:
-            async for batch in batches:
-                if not batch:
-                    return
-                for message in batch:
-                    for line in _lines(message):
-                        yield line
-
-    def _logged(self, run_id: str, *, after: int) -> AsyncIterator[list[Message]]:
-        return follow_stream(self._connection, "LOGS", [f"log.run.{_checked_id(run_id)}"], after=after)
-
-    async def _logged_until_end(self, run_id: str) -> AsyncIterator[Message]:
-        """Give what a run logs until it has ended; some of what it logged last may be left out."""
-        ended = asyncio.create_task(self._run_ended(run_id))
-        coming: asyncio.Future[list[Message]] | None = None
-        try:
-            async with _closing(self._logged(run_id, after=0)) as batches:
-                while True:
-                    coming = asyncio.ensure_future(anext(batches))
-                    await asyncio.wait({coming, ended}, return_when=asyncio.FIRST_COMPLETED)
-                    if ended.done():
-                        ended.result()
-                        await _cancelled(coming)
-                        return
-                    for message in coming.result():
-                        yield message
-        finally:
-            await _cancelled(ended)
-            if coming is not None:
-                await _cancelled(coming)
+        subject = f"log.run.{checked_id(run_id, 'run')}"
+        async with closing(logged(self._connection, subject, self._run_ended(run_id) if follow else None)) as lines:
+            async for line in lines:
+                yield line
 
     async def _run_ended(self, run_id: str) -> None:
         subject = f"run.{run_id}"
@@ -416,7 +311,7 @@ class AsyncLab:
         run = fold((entry.record for entry in entries), run_id)
         if run is None or run.state.is_final:
             return
-        async with _closing(self.journal.follow([subject], after=entries[-1].seq)) as batches:
+        async with closing(self.journal.follow([subject], after=entries[-1].seq)) as batches:
             async for batch in batches:
                 for entry in batch:
                     run = apply(run, entry.record, run_id)
@@ -442,131 +337,5 @@ class AsyncLab:
             refuse_if_full(usage.free, usage.total, self.settings.state_dir)
 
 
-@contextlib.asynccontextmanager
-async def _closing(items: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]:
-    """Close a generator when it is left, before what it stands on is closed."""
-    try:
-        yield items
-    finally:
-        if isinstance(items, AsyncGenerator):
-            await items.aclose()
-
-
-async def _cancelled(future: asyncio.Future[Any]) -> None:
-    future.cancel()
-    await asyncio.wait({future})
-    if not future.cancelled():
-        future.exception()  # so that it counts as seen
-
-
-def _lines(message: Message) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in message.data.decode().splitlines()]
-
-
 def _is_end_at(writer: RunWriter, seq: int, run: Run) -> bool:
     return run.state.is_final and writer.seq == seq
-
-
-def _checked_id(run_id: str) -> str:
-    """Refuse what cannot be a run's id, before it becomes part of a subject."""
-    if NAME_PATTERN.fullmatch(run_id) is None or "." in run_id:
-        message = f"there is no run {run_id!r}"
-        raise NotFoundError(message, because="an id has letters, digits and _ only", cure="see labwright runs list")
-    return run_id
-
-
-@contextlib.asynccontextmanager
-async def connect_async(
-    site: Path | str | None = None, *, settings: Settings | None = None, url: str | None = None
-) -> AsyncGenerator[AsyncLab]:
-    """Open the lab of a site (a folder; default: LABWRIGHT_SITE or the current one), or the one at a NATS url.
-
-    Raises:
-        UnreachableError: nothing answers there.
-    """
-    chosen = settings or load_settings(
-        Path(site) if site is not None else None, os.environ, overrides={"nats.url": url} if url else None
-    )
-    locate = locator(chosen)
-    if not chosen.nats.url:
-        locate()
-        _refuse_if_down(chosen.state_dir)
-    async with Connection(locate, name="client", patience_s=CONNECT_S) as connection:
-        yield AsyncLab(connection, chosen)
-
-
-def _refuse_if_down(state_dir: Path) -> None:
-    """Tell at once, without trying for seconds, that nothing of a lab is running."""
-    if lock_holder(state_dir / "serve.lock") is None and lock_holder(state_dir / "nats.lock") is None:
-        message = "no lab is running here"
-        raise UnreachableError(message, because=f"nobody holds {state_dir / 'serve.lock'}", cure="labwright serve")
-
-
-class Lab:
-    """A running lab, for scripts and notebooks: the names of `AsyncLab`, blocking. Made by `connect`."""
-
-    def __init__(self, lab: AsyncLab, loop: asyncio.AbstractEventLoop) -> None:
-        self._lab = lab
-        self._loop = loop
-
-    def _do(self, action: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(action, self._loop).result()
-
-    def ask(self, question: str, **arguments: Any) -> Any:
-        """Ask the lab that runs."""
-        return self._do(self._lab.ask(question, **arguments))
-
-    def emit(
-        self, event: Event | Mapping[str, Any] | str | bytes, *, wait: bool = False, timeout_s: float | None = None
-    ) -> Emitted:
-        """Put an event into the journal; with `wait`, return when all that follows has ended."""
-        emitted = self._do(self._lab.emit(event))
-        if wait:
-            self._do(self._lab.wait(self._lab.follow_event(emitted), timeout_s=timeout_s))
-        return emitted
-
-    def run(self, request: Request, *, wait: bool = False, timeout_s: float | None = None) -> RequestedRuns:
-        """Ask for runs, one per target; with `wait`, return when they have ended."""
-        runs = self._do(self._lab.request(request))
-        if wait:
-            self._do(self._lab.wait(self._lab.follow_runs(runs), timeout_s=timeout_s))
-        return runs
-
-    def runs(self, **filters: Any) -> dict[str, Any]:
-        """List runs, newest first."""
-        return self._do(self._lab.runs(**filters))
-
-    def run_shown(self, run_id: str, *, full: bool = False) -> dict[str, Any]:
-        """Give one run."""
-        return self._do(self._lab.run_shown(run_id, full=full))
-
-    def why(self, run_id: str) -> list[dict[str, Any]]:
-        """Tell the story of a run."""
-        return self._do(self._lab.why(run_id))
-
-    def abort(self, run_id: str, *, reason: str = "") -> Run:
-        """Have a run end early."""
-        return self._do(self._lab.abort(run_id, reason=reason))
-
-    def retry(self, run_id: str, *, from_start: bool = False) -> Run:
-        """Have an ended run tried again."""
-        return self._do(self._lab.retry(run_id, from_start=from_start))
-
-
-@contextlib.contextmanager
-def connect(site: Path | str | None = None, *, url: str | None = None) -> Generator[Lab]:
-    """Open the lab of a site for blocking use; see `connect_async`."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True, name="lab")
-    thread.start()
-    opened = connect_async(site, url=url)
-    try:
-        lab = asyncio.run_coroutine_threadsafe(opened.__aenter__(), loop).result()
-        try:
-            yield Lab(lab, loop)
-        finally:
-            asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result()
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
-        loop.close()

@@ -1,0 +1,174 @@
+"""Commands to an agent and their replies: repeated where an answer was lost, ended where nobody is there to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from labwright.agents.following import presence_of
+from labwright.agents.wire import command_subject
+from labwright.core import errors
+from labwright.core.errors import AgentGoneError, LabwrightError, ParameterError, RefusedError, UnreachableError
+from labwright.core.model import ErrorRecord, SessionSnapshot
+from labwright.journal.connection import Channel, Connection, ConnectionLostError, NoResponderError
+
+REPLY_S = 5.0
+RETRY_S = 0.1
+RECONNECTS_S = 3.0
+"""An agent that is announced and does not listen is about to connect again; it is given this time."""
+
+_ERRORS: dict[str, type[LabwrightError]] = {
+    cls.kind: cls
+    for cls in (
+        errors.UsageError,
+        errors.NotFoundError,
+        errors.NotAllowedError,
+        errors.ConflictError,
+        errors.LockedError,
+        errors.NotRunningError,
+        errors.RefusedError,
+        errors.UnreachableError,
+        errors.WaitTimeoutError,
+    )
+}
+
+
+class RemoteError(LabwrightError):
+    """The agent reports an error of a kind that has no class here; `kind` and `exit_code` are as it says."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who asks which agent; `patience_s` is how long a command is repeated while nobody answers."""
+
+    connection: Connection
+    agent: str
+    sender: str
+    patience_s: float = 10.0
+
+    async def ask(self, operation: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a command and give its reply, which tells of no error.
+
+        Raises:
+            AgentGoneError: the agent is not here.
+            UnreachableError: the server, or the agent, did not answer in time; asking again is safe.
+            LabwrightError: the agent did not follow it, for this reason.
+        """
+        first, _ = await self.ask_twice(operation, body, second_s=0)
+        return first
+
+    async def ask_twice(
+        self, operation: str | None, body: Mapping[str, Any], *, second_s: float, reply_s: float = REPLY_S
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Send a command as `ask` does; gives its reply, and the one that follows if it comes within `second_s`.
+
+        A process is not waited for.
+        """
+        begun = time.monotonic()
+        while True:
+            try:
+                return await self._once(operation, _aged(body, time.monotonic() - begun), reply_s, second_s)
+            except NoResponderError:
+                await self._judge_absence(begun)
+            except (ConnectionLostError, TimeoutError) as error:
+                if time.monotonic() - begun > self.patience_s:
+                    raise UnreachableError(
+                        f"the agent {self.agent} did not answer",
+                        because=str(error) or f"nothing came for {self.patience_s:g} s",
+                        cure="ask again with the same session or key: that is safe",
+                    ) from error
+                await self._pause()
+
+    async def _once(
+        self, operation: str | None, body: Mapping[str, Any], reply_s: float, second_s: float
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        subject = command_subject(self.sender, self.agent, operation)
+        async with self.connection.channel() as channel:
+            await self.connection.publish(subject, json.dumps(body).encode(), reply=channel.reply)
+            first = await reply_of(channel, reply_s)
+            shown: dict[str, Any] = first.get("session") or {}
+            is_process = shown.get("kind") == "process"
+            if second_s <= 0 or is_process:
+                return first, None
+            try:
+                return first, await reply_of(channel, second_s)
+            except (ConnectionLostError, TimeoutError):
+                return first, None
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self.connection.wait_connected()
+                await asyncio.sleep(RETRY_S)
+        except TimeoutError:
+            pass
+
+    async def _judge_absence(self, begun: float) -> None:
+        """Wait a moment for an agent that is announced and does not listen; one that is not is gone."""
+        try:
+            here = await presence_of(self.connection, self.agent)
+        except (UnreachableError, TimeoutError):
+            here = {}
+        if here is None or time.monotonic() - begun > RECONNECTS_S:
+            raise gone(self.agent)
+        await asyncio.sleep(RETRY_S)
+
+
+async def reply_of(channel: Channel, timeout_s: float) -> dict[str, Any]:
+    """Take one reply.
+
+    Raises:
+        NoResponderError: nobody listens.
+        LabwrightError: the reply tells of this error.
+        ConnectionLostError, TimeoutError: none came.
+    """
+    message = await channel.next(timeout_s)
+    if not message.data and (message.headers or {}).get("Status") == "503":
+        raise NoResponderError("the agent does not listen")
+    reply = cast("dict[str, Any]", json.loads(message.data))
+    if "error" in reply and reply["error"] is not None:
+        raise error_of(reply)
+    return reply
+
+
+def error_of(reply: Mapping[str, Any]) -> LabwrightError:
+    """Make the error that a reply tells, of the same kind and exit code."""
+    record = ErrorRecord.model_validate(reply["error"])
+    if reply.get("findings"):
+        return ParameterError(
+            record.message, findings=tuple(reply["findings"]), because=record.because, cure=record.cure
+        )
+    known = _ERRORS.get(record.kind)
+    code = int(reply.get("exit_code", 1))
+    cls = known or type("RemoteError", (RemoteError,), {"kind": record.kind, "exit_code": code})
+    return cls(record.message, because=record.because, cure=record.cure)
+
+
+def gone(agent: str, session: SessionSnapshot | None = None) -> AgentGoneError:
+    """Make the error for an agent that is not here, with what is known of the session that was asked for."""
+    if session is None:
+        return AgentGoneError(
+            f"no agent named {agent!r} is here",
+            because="nobody of that name is announced",
+            cure="see who is: labwright agents list",
+        )
+    return AgentGoneError(
+        f"the agent {agent!r} is away; {session.operation} ({session.id}) is lost",
+        session=session,
+        because="it is final unless the agent comes back and takes the session up again",
+        cure=f"see what is known: labwright sessions show {session.id}",
+    )
+
+
+def _aged(body: Mapping[str, Any], age_s: float) -> Mapping[str, Any]:
+    """Give a command that is repeated only the time that it has left."""
+    valid_for_s = body.get("valid_for_s")
+    if valid_for_s is None or age_s < RETRY_S:
+        return body
+    if age_s >= valid_for_s:
+        raise RefusedError("the command has expired", because="nobody answered in time", cure="ask again")
+    return {**body, "valid_for_s": valid_for_s - age_s}

@@ -1,0 +1,256 @@
+"""An agent's ledger: what it must remember across its own death, in a folder that one process at a time may use.
+
+It holds the sessions, the records that the journal has not acknowledged yet, and the highest token of each lock. A
+write has survived the agent's death when it returns; with `make_durable` it survives that of the machine, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from labwright.agents.wire import shortened
+from labwright.core.errors import ConflictError, LabwrightError
+from labwright.core.model import SessionSnapshot
+from labwright.journal.records import Record, decode, encode
+
+KEPT = 2000
+"""How many ended sessions the ledger keeps; the journal has all of them."""
+TIDY_EVERY = 500
+"""After so many writes the log of writes is folded into the file, beside the loop."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS sessions (
+    id TEXT PRIMARY KEY, operation TEXT NOT NULL, is_open INTEGER NOT NULL, n INTEGER NOT NULL, body TEXT NOT NULL,
+    progress TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS newest ON sessions (operation, n);
+CREATE INDEX IF NOT EXISTS ended ON sessions (is_open, n);
+CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS tokens (lock TEXT PRIMARY KEY, token INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+class LedgerError(LabwrightError):
+    """The agent cannot write down what it does, so it does nothing."""
+
+    kind = "ledger"
+
+
+class FolderInUseError(ConflictError):
+    """Another process serves an agent of that name from the same folder."""
+
+    kind = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A record that the journal has not acknowledged."""
+
+    n: int
+    subject: str
+    record: Record
+
+
+class Ledger:
+    """The ledger in one folder; `with Ledger(folder) as ledger`, on the loop's thread.
+
+    Raises:
+        FolderInUseError: another process has it.
+        LedgerError: it cannot be opened, read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._held = _hold(folder / "lock", folder.name)
+        self._path = folder / "ledger.sqlite"
+        try:
+            self._database = sqlite3.connect(self._path, isolation_level=None, cached_statements=64)
+            for setting in (
+                "journal_mode = WAL",
+                "synchronous = NORMAL",
+                "wal_autocheckpoint = 0",
+                "cache_size = -256",
+            ):
+                self._database.execute(f"PRAGMA {setting}")
+            self._database.executescript(SCHEMA)
+            self._log = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        except (sqlite3.Error, OSError) as error:
+            os.close(self._held)
+            raise _refusal(folder, error) from error
+        self._next = self._number("SELECT coalesce(max(n), 0) FROM sessions") + 1
+        self._writes = 0
+        self._tidying: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it, and let others have the folder."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        os.close(self._log)
+        os.close(self._held)
+
+    # --- write -------------------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        session: SessionSnapshot,
+        due: Iterable[tuple[str, Record]] = (),
+        *,
+        tokens: Iterable[tuple[str, int]] = (),
+        progress: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write down how a session stands, what the journal is to be told of it, and tokens; all or nothing.
+
+        `progress` is what a successor of this process needs beside it to go on with it.
+        """
+        is_final = session.state.is_final
+        body = shortened(session).decode() if is_final else session.model_dump_json(by_alias=True)
+        with self._transaction():
+            self._database.execute(
+                "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+                "SET is_open = excluded.is_open, body = excluded.body, progress = excluded.progress",
+                (session.id, session.operation, not is_final, self._next, body, json.dumps(progress or {})),
+            )
+            self._next += 1
+            for subject, record in due:
+                self._database.execute("INSERT INTO outbox (subject, record) VALUES (?, ?)", (subject, encode(record)))
+            for lock, token in tokens:
+                self._database.execute(
+                    "INSERT INTO tokens VALUES (?, ?) "
+                    "ON CONFLICT (lock) DO UPDATE SET token = max(token, excluded.token)",
+                    (lock, token),
+                )
+
+    def post(self, subject: str, record: Record) -> None:
+        """Write down a record that belongs to no session."""
+        with self._transaction():
+            self._database.execute("INSERT INTO outbox (subject, record) VALUES (?, ?)", (subject, encode(record)))
+
+    def delivered(self, due: Due) -> None:
+        """Forget a record that the journal has."""
+        with self._transaction():
+            self._database.execute("DELETE FROM outbox WHERE n = ?", (due.n,))
+
+    async def make_durable(self) -> None:
+        """Return when everything written so far would survive the machine's end."""
+        try:
+            await asyncio.to_thread(os.fsync, self._log)
+        except OSError as error:
+            raise _refusal(self._folder, error) from error
+
+    # --- read --------------------------------------------------------------------------------------------------------
+
+    def session(self, session_id: str) -> SessionSnapshot | None:
+        """Find a session."""
+        return self._one("SELECT body FROM sessions WHERE id = ?", session_id)
+
+    def newest(self, operation: str) -> SessionSnapshot | None:
+        """Find the session of an operation that was started last."""
+        return self._one("SELECT body FROM sessions WHERE operation = ? ORDER BY n DESC LIMIT 1", operation)
+
+    def open_sessions(self) -> list[tuple[SessionSnapshot, dict[str, Any]]]:
+        """List the sessions that have not ended, the oldest first, with what was written beside them to go on."""
+        rows = self._rows("SELECT body, progress FROM sessions WHERE is_open ORDER BY n")
+        return [(SessionSnapshot.model_validate_json(body), json.loads(progress)) for body, progress in rows]
+
+    def due(self, most: int) -> list[Due]:
+        """List the oldest records that the journal has not acknowledged."""
+        rows = self._rows("SELECT n, subject, record FROM outbox ORDER BY n LIMIT ?", most)
+        return [Due(n, subject, decode(record)) for n, subject, record in rows]
+
+    def is_due(self) -> bool:
+        """Tell whether there are records that the journal has not acknowledged."""
+        return bool(self._rows("SELECT 1 FROM outbox LIMIT 1"))
+
+    def highest_token(self, lock: str) -> int:
+        """Tell the highest token that was used for a lock."""
+        return self._number("SELECT coalesce(max(token), 0) FROM tokens WHERE lock = ?", lock)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Generator[None]:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
+            self._database.execute("COMMIT")
+        except BaseException as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error | OSError):
+                raise _refusal(self._folder, error) from error
+            raise
+        self._writes += 1
+        if self._writes >= TIDY_EVERY and (self._tidying is None or self._tidying.done()):
+            self._writes = 0
+            self._forget()
+            with contextlib.suppress(RuntimeError):
+                self._tidying = asyncio.get_running_loop().create_task(asyncio.to_thread(_tidy, self._path))
+
+    def _forget(self) -> None:
+        """Drop the oldest of the sessions that have ended."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.execute(
+                "DELETE FROM sessions WHERE NOT is_open AND n <= "
+                "(SELECT n FROM sessions WHERE NOT is_open ORDER BY n DESC LIMIT 1 OFFSET ?)",
+                (KEPT,),
+            )
+
+    def _one(self, query: str, value: str) -> SessionSnapshot | None:
+        rows = self._rows(query, value)
+        return SessionSnapshot.model_validate_json(rows[0][0]) if rows else None
+
+    def _number(self, query: str, *values: object) -> int:
+        return int(self._rows(query, *values)[0][0])
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise _refusal(self._folder, error) from error
+
+
+def _hold(path: Path, name: str) -> int:
+    """Take the lock file for as long as this process lives, and write our pid there."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise FolderInUseError(
+            f"an agent named {name!r} runs here already",
+            because=f"the process {pid} holds {path}",
+            cure="use another name or state folder, or end that process first",
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def _tidy(path: Path) -> None:
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _refusal(folder: Path, error: Exception) -> LedgerError:
+    return LedgerError(
+        "the agent's ledger cannot be used",
+        because=f"{folder}: {error}",
+        cure="see to space and permissions there; what runs goes on",
+    )

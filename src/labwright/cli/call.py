@@ -1,0 +1,225 @@
+"""`labwright call`: start an operation of an agent, watch it, and tell how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from labwright.cli.caller import Caller, command
+from labwright.cli.options import Parameters, parameters
+
+if TYPE_CHECKING:
+    from labwright.agents.handle import SessionHandle
+    from labwright.client import AsyncLab
+    from labwright.core.errors import LabwrightError
+    from labwright.core.model import SessionSnapshot
+
+LAST_LINES_S = 2.0
+"""How long after the end of a session its last lines may come."""
+
+Operation = Annotated[str, typer.Argument(metavar="OPERATION", help="The operation's name; labwright agents show.")]
+On = Annotated[str, typer.Option("--on", metavar="NAME", help="The agent's name; labwright agents list.")]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Print the session's id at once, and let it go on.", show_default=False)
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="S",
+        min=0,
+        help="The session's deadline in seconds, in place of the operation's own; then it is ended.",
+        show_default=False,
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        metavar="KEY",
+        help="Same agent, operation and key is one session, however often called.",
+        show_default=False,
+    ),
+]
+
+
+def add_to(app: typer.Typer, *, panel: str) -> None:
+    """Declare the command."""
+    command(app, panel=panel)(call)
+
+
+def call(
+    caller: Caller,
+    operation: Operation,
+    *,
+    on: On,
+    param: Parameters = None,
+    no_wait: NoWait = False,
+    timeout: Deadline = None,
+    key: Key = None,
+) -> None:
+    """Start an operation of an agent and wait until it has ended; a process is started and goes on. Needs no `serve`.
+
+    While it runs, its log, its progress and what it shows come on standard error; Ctrl-C stops waiting, the session
+    goes on. Exit 1 if it did not succeed, 6 if the agent is busy with something that excludes it.
+
+    Examples:
+      labwright call dispense --on pump-1 -p volume_ml=2.5
+      labwright call take_noise --on s2 -p duration=30 --timeout 120 --json
+      labwright call stream --on s2 --no-wait
+    """
+    from labwright.client.agents import no_agent
+    from labwright.core.errors import AgentGoneError
+
+    given = parameters(param or ())
+    options = {name: value for name, value in (("timeout_s", timeout), ("key", key)) if value is not None}
+
+    async def called(lab: AsyncLab) -> None:
+        try:
+            session = await lab.agent(on).operation(operation).with_options(**options).start(**given)
+        except AgentGoneError as error:
+            raise no_agent(on, [agent["name"] for agent in await lab.agents()]) from error
+        await _follow(caller, lab, session, is_waiting=not no_wait)
+
+    caller.with_lab(called)
+
+
+async def _follow(caller: Caller, lab: AsyncLab, session: SessionHandle, *, is_waiting: bool) -> None:
+    from labwright.core.model import OperationKind
+
+    if not is_waiting or session.snapshot.kind is OperationKind.PROCESS:
+        _show_started(caller, session.snapshot)
+        return
+    caller.output.talk(f"{session.id} started; Ctrl-C stops waiting, it goes on")
+    row = await _row(caller, lab, session)
+    _show_end(caller, session.snapshot, row)
+    if row["outcome"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def _show_started(caller: Caller, snapshot: SessionSnapshot) -> None:
+    from labwright.agents.shown import session_fields
+
+    caller.output.items([session_fields(snapshot)], lambda: caller.output.text(snapshot.id))
+    caller.output.talk(f"next: labwright sessions log {snapshot.id} --follow")
+
+
+# --- waiting ---------------------------------------------------------------------------------------------------------
+
+
+async def _row(caller: Caller, lab: AsyncLab, session: SessionHandle) -> dict[str, Any]:
+    """Wait for a session, showing what it says; gives its row: how it ended, and with what."""
+    from labwright.core.errors import AgentGoneError
+
+    async with _shown_live(caller, lab, session):
+        try:
+            return row_of(await session.wait())
+        except AgentGoneError as error:
+            return lost_row(session.snapshot, error)
+
+
+def row_of(snapshot: SessionSnapshot) -> dict[str, Any]:
+    """Give the row of a session that has ended."""
+    from labwright.agents.shown import session_fields
+
+    shown = session_fields(snapshot)
+    kind = shown["error"]["kind"] if shown["error"] else ""
+    by_kind = {"timeout": "timeout", "refused": "refused"}
+    by_state = {"succeeded": "succeeded", "aborted": "aborted", "lost": "unreachable"}
+    took = (snapshot.ended_at - snapshot.started_at).total_seconds() if snapshot.ended_at else None
+    return {
+        "outcome": by_state.get(shown["state"]) or by_kind.get(kind, "failed"),
+        "session": snapshot.id,
+        "result": shown["result"],
+        "error": shown["error"],
+        "duration_s": took,
+    }
+
+
+def lost_row(snapshot: SessionSnapshot, error: LabwrightError) -> dict[str, Any]:
+    """Give the row of a session whose agent has gone."""
+    from labwright.cli.failures import error_fields
+
+    return {
+        "outcome": "unreachable",
+        "session": snapshot.id,
+        "result": None,
+        "error": error_fields(error),
+        "duration_s": None,
+    }
+
+
+@contextlib.asynccontextmanager
+async def _shown_live(caller: Caller, lab: AsyncLab, session: SessionHandle) -> AsyncGenerator[None]:
+    """Show people what a session logs and how it comes along while this lasts, and its last lines after that."""
+    if caller.output.as_json:
+        yield
+        return
+    telling = asyncio.create_task(_tell_log(caller, lab, session))
+    showing = asyncio.create_task(_tell_changes(caller, session))
+    try:
+        yield
+        await asyncio.wait({telling}, timeout=LAST_LINES_S)
+    finally:
+        for task in (telling, showing):
+            task.cancel()
+        await asyncio.gather(telling, showing, return_exceptions=True)
+
+
+async def _tell_log(caller: Caller, lab: AsyncLab, session: SessionHandle) -> None:
+    from labwright.cli.sessions import log_line
+
+    async with aclosing(lab.session_log(session.id, agent=session.agent, follow=True)) as lines:
+        async for line in lines:
+            caller.output.talk(log_line(line))
+
+
+async def _tell_changes(caller: Caller, session: SessionHandle) -> None:
+    """Tell how far it is and what it shows, each at most once in a while."""
+    from time import monotonic
+
+    from labwright.cli.pages import brief
+    from labwright.cli.waiting import WORDS_EVERY_S, progress_words
+    from labwright.core.plain import from_plain
+
+    said: dict[str, tuple[str, float]] = {}
+    async for snapshot in session.updates():
+        words = {name: brief(from_plain(value), 200) for name, value in snapshot.data.items()}
+        if snapshot.progress is not None:
+            words["progress"] = progress_words(snapshot.progress.model_dump())
+        for name, text in words.items():
+            before, at = said.get(name, ("", 0.0))
+            if text != before and (snapshot.state.is_final or monotonic() - at >= WORDS_EVERY_S):
+                said[name] = (text, monotonic())
+                caller.output.talk(f"{name}: {text}")
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def _show_end(caller: Caller, session: SessionSnapshot, row: Mapping[str, Any]) -> None:
+    fields = {
+        "operation": session.operation,
+        "selector": session.agent,
+        "succeeded": row["outcome"] == "succeeded",
+        "quorum": 1,
+        "targets": {session.agent: row},
+    }
+    caller.output.document(fields, lambda: _show_row(caller, session.agent, row))
+
+
+def _show_row(caller: Caller, on: str, row: Mapping[str, Any]) -> None:
+    from labwright.cli.pages import brief, seconds, show_error
+    from labwright.core.plain import from_plain
+
+    took = seconds(row["duration_s"]) if row["duration_s"] is not None else None
+    cells = [on, row["outcome"], took, row["session"], brief(from_plain(row["result"]), 200)]
+    caller.output.table(("agent", "outcome", "took", "session", "result"), [cells])
+    if row["error"]:
+        show_error(caller.output, row["error"])
+        caller.output.talk(f"next: labwright sessions show {row['session']}")

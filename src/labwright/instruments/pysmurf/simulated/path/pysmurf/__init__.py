@@ -1,0 +1,3 @@
+"""The simulated SMuRF under pysmurf's name."""
+
+__version__ = "simulated"

@@ -1,0 +1,1 @@
+"""The operations of the simulated SMuRF under sodetlib's name."""
