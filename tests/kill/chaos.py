@@ -15,7 +15,9 @@ from pathlib import Path
 import psutil
 
 from labwright.journal.nats_server import EmbeddedServer
+from labwright.run.settings import load_settings
 from labwright.run.worker_keeper import slots_held
+from labwright.server import stop
 
 KINDS = ("serve", "worker", "worker parent", "nats-server", "after a step's end", "serve and nats-server")
 SERVE = (
@@ -82,8 +84,9 @@ class Chaos:
             await self._serve.wait()
 
     async def close(self) -> None:
-        """End everything."""
+        """End everything, also what a `serve` that was killed has left."""
         await self.stop_serve(signal.SIGTERM)
+        await stop(load_settings(self.folder, {}))
         self._log.close()
 
 

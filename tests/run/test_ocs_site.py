@@ -8,8 +8,10 @@ from textwrap import dedent
 
 import pytest
 
+from labwright.agents.arguments import parameters_of
+from labwright.agents.process import load_agent
 from labwright.core.errors import UsageError
-from labwright.run.ocs_site import MANAGE, OcsSite, read_ocs_site
+from labwright.run.ocs_site import CLASSES, MANAGE, OcsSite, read_ocs_site
 from labwright.run.wanted import Manage, Sources
 
 CONTROLLER = "labwright.instruments.pysmurf.controller:PysmurfController"
@@ -57,6 +59,15 @@ def test_arguments_are_a_flat_list_or_a_list_of_lists(tmp_path: Path, arguments:
         "monitor_id": "monitor",
     }
     assert agent.labels == {"slot": "2"}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_known_class_takes_the_arguments_that_its_options_stand_for(name: str) -> None:
+    known = CLASSES[name]
+    agent = load_agent(known.class_name)
+
+    assert agent.__name__ == name
+    assert {argument for argument in known.options.values() if argument} <= set(parameters_of(agent).names)
 
 
 @pytest.mark.parametrize("word", [word for word in MANAGE if isinstance(word, str)])

@@ -96,7 +96,7 @@ async def _follow(caller: Caller, lab: AsyncLab, session: SessionHandle, *, is_w
         _show_started(caller, session.snapshot)
         return
     caller.output.talk(f"{session.id} started; Ctrl-C stops waiting, it goes on")
-    row = await _row(caller, lab, session)
+    row = await watched(caller, lab, session)
     _show_end(caller, session.snapshot, row)
     if row["outcome"] != "succeeded":
         raise typer.Exit(1)
@@ -112,7 +112,7 @@ def _show_started(caller: Caller, snapshot: SessionSnapshot) -> None:
 # --- waiting ---------------------------------------------------------------------------------------------------------
 
 
-async def _row(caller: Caller, lab: AsyncLab, session: SessionHandle) -> dict[str, Any]:
+async def watched(caller: Caller, lab: AsyncLab, session: SessionHandle) -> dict[str, Any]:
     """Wait for a session, showing what it says; gives its row: how it ended, and with what."""
     from labwright.core.errors import AgentGoneError
 
@@ -176,7 +176,8 @@ async def _tell_log(caller: Caller, lab: AsyncLab, session: SessionHandle) -> No
 
     async with aclosing(lab.session_log(session.id, agent=session.agent, follow=True)) as lines:
         async for line in lines:
-            caller.output.talk(log_line(line))
+            if line["level"] != "debug":
+                caller.output.talk(log_line(line))
 
 
 async def _tell_changes(caller: Caller, session: SessionHandle) -> None:
@@ -210,10 +211,11 @@ def _show_end(caller: Caller, session: SessionSnapshot, row: Mapping[str, Any]) 
         "quorum": 1,
         "targets": {session.agent: row},
     }
-    caller.output.document(fields, lambda: _show_row(caller, session.agent, row))
+    caller.output.document(fields, lambda: show_row(caller, session.agent, row))
 
 
-def _show_row(caller: Caller, on: str, row: Mapping[str, Any]) -> None:
+def show_row(caller: Caller, on: str, row: Mapping[str, Any]) -> None:
+    """Print how a session ended."""
     from labwright.cli.pages import brief, seconds, show_error
     from labwright.core.plain import from_plain
 

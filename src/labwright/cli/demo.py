@@ -1,16 +1,17 @@
-"""`labwright demo`: the whole loop on the bundled example site, from an event to runs that have ended."""
+"""`labwright demo`: the whole loop on the bundled example site, from an event to runs and a script that have ended."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from labwright.cli.caller import Caller, command
+from labwright.cli.demo_readout import AGENT, OPERATION, agents_up, tune
 from labwright.cli.examples import copy_example
 from labwright.core.errors import ConflictError
 
@@ -49,7 +50,8 @@ def demo(caller: Caller, once: Once = False, site_dir: SiteDir = None) -> None:
     """See the whole loop: an event comes in, rules decide, runs start, and each step is told.
 
     It copies the bundled beamline site, starts a lab on it with an engine of its own, and sends the end of a data
-    collection through. Without --once the lab stays up to be explored from another terminal, until Ctrl-C.
+    collection through. Then it starts four agents, which control simulated readout cards, and has one of them run a
+    tuning script. Without --once the lab stays up to be explored from another terminal, until Ctrl-C.
 
     Examples:
       labwright demo
@@ -92,14 +94,16 @@ async def _demo(caller: Caller, folder: Path, *, once: bool) -> None:
         emitted = await lab.emit((folder / EVENT).read_bytes())
         talk(f"sent the event {emitted.id} ({EVENT})")
         waited = await _wait(caller, lab, emitted)
-        await _tell(caller, lab, folder, emitted, waited)
-        if waited.timeout is not None:
-            raise waited.timeout
-        if once:
-            raise typer.Exit(waited.exit_code())
-        _tell_commands(caller, folder)
-        await _interrupted()
-        talk("ending")
+        async with agents_up(caller, lab):
+            row = await tune(caller, lab, folder)
+            await _tell(caller, lab, emitted, waited, row)
+            if waited.timeout is not None:
+                raise waited.timeout
+            if once:
+                raise typer.Exit(waited.exit_code() or int(row["outcome"] != "succeeded"))
+            _tell_commands(caller, folder)
+            await _interrupted()
+            talk("ending")
 
 
 @contextlib.asynccontextmanager
@@ -119,7 +123,8 @@ async def _wait(caller: Caller, lab: AsyncLab, emitted: Emitted) -> Waited:
     return await wait(caller.output, lab, lab.follow_event(emitted), LONGEST_LOOP_S)
 
 
-async def _tell(caller: Caller, lab: AsyncLab, folder: Path, emitted: Emitted, waited: Waited) -> None:
+async def _tell(caller: Caller, lab: AsyncLab, emitted: Emitted, waited: Waited, row: Mapping[str, Any]) -> None:
+    from labwright.cli.call import show_row
     from labwright.cli.pages import show_decision, show_why
     from labwright.cli.waiting import counts, run_fields, run_line
 
@@ -138,19 +143,22 @@ async def _tell(caller: Caller, lab: AsyncLab, folder: Path, emitted: Emitted, w
         if last is not None:
             output.text("", f"why {last.id}")
             show_why(output, story)
-        output.text("", f"the loop has closed: 1 event, 1 decision, {counts(runs)}")
+        output.text("", f"the tuning on {AGENT}")
+        show_row(caller, AGENT, row)
+        output.text("", f"the loop has closed: 1 event, 1 decision, {counts(runs)}, 1 session of {OPERATION}")
         output.text(
             "where to look next: labwright demo --site-dir beamline keeps this site, its rules in beamline/rules, its"
         )
         output.text("tasks in beamline/tasks.py; labwright new site mylab begins one of your own")
 
     document = {
-        "ok": waited.timeout is None and not waited.has_failed,
-        "site": str(folder),
+        "ok": waited.timeout is None and not waited.has_failed and row["outcome"] == "succeeded",
+        "site": str(lab.settings.folder),
         "event": event["event"],
         "decision": waited.decision,
         "runs": [run_fields(run) for run in runs],
         "why": story,
+        "session": {"agent": AGENT, "operation": OPERATION, **row},
     }
     output.document(document, show)
 
@@ -164,6 +172,9 @@ def _tell_commands(caller: Caller, folder: Path) -> None:
         f"emit {folder / 'events' / 'end-of-grid-scan.json'} --wait",
         "events list",
         "tasks list",
+        "agents list",
+        f"call take_noise --on {AGENT} -p duration=5",
+        "sessions list",
         "doctor",
     ):
         caller.output.talk(f"  {command_line} {words}")

@@ -190,9 +190,10 @@ def log_line(line: Mapping[str, Any]) -> str:
     """Write a line of a log for people."""
     from labwright.cli.pages import pairs
 
-    fields = pairs(line.get("fields", {}))
-    text = f"{line['at'][11:23]} {line['level']:<8}{line['text']}"
-    return f"{text}  {fields}" if fields else text
+    fields = dict(line.get("fields", {}))
+    origin = {"out": "stdout", "err": "stderr"}.get(str(fields.pop("stream", "")), line["level"])
+    text = f"{line['at'][11:23]} {origin:<8}{line['text']}"
+    return f"{text}  {pairs(fields)}" if fields else text
 
 
 def show_session(caller: Caller, shown: Mapping[str, Any]) -> None:

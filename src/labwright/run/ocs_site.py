@@ -74,7 +74,7 @@ CLASSES: Mapping[str, KnownClass] = MappingProxyType(
         ),
         "PysmurfMonitor": KnownClass(
             class_name="labwright.instruments.pysmurf.monitor:PysmurfMonitor",
-            options={"--udp-port": "udp_port", "--db-path": None, "--create-table": None},
+            options={"--udp-port": "port", "--db-path": None, "--create-table": None},
             flags=frozenset({"--test-mode", "--echo-sql"}),
         ),
     }
