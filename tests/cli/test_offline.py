@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cli.conftest import Terminal, end, until
@@ -200,7 +202,9 @@ def test_the_demo_closes_the_loop_and_leaves_nothing_behind(tmp_path: Path) -> N
     assert any(rule["outcome"] == "fired" for rule in found["decision"]["rules"])
     assert {run["state"] for run in found["runs"]} == {"succeeded"}
     assert [part["kind"] for part in found["why"]][:2] == ["event", "decision"]
+    assert found["session"]["outcome"] == "succeeded"
     assert not Path(found["site"]).exists()
+    assert not naming(found["site"])
 
 
 def test_the_demo_stays_up_until_it_is_interrupted(tmp_path: Path) -> None:
@@ -209,6 +213,37 @@ def test_the_demo_stays_up_until_it_is_interrupted(tmp_path: Path) -> None:
         said = until(process, "Ctrl-C ends it")
         assert f"labwright --site {tmp_path / 'kept'} runs list" in said
         assert here("runs", "list", "--site", tmp_path / "kept", "--json").json["items"]
+        agents = {
+            agent["name"] for agent in here("agents", "list", "--site", tmp_path / "kept", "--json").json["items"]
+        }
         done = end(process)
     assert done.code == 0
     assert "the loop has closed" in done.out
+    assert "256 of 256 channels track well" in said
+    assert agents >= {"smurf-s2", "smurf-s3", "smurf-s4", "smurf-s5"}
+    assert not naming(tmp_path / "kept")
+    _check_history(here, tmp_path / "kept")
+
+
+def _check_history(here: Terminal, site: Path) -> None:
+    """After everything was restarted, what the script showed, gave and printed is still there."""
+    with here.started("serve", "--site", site) as process:
+        until(process, "next, in another terminal")
+        listed = here("sessions", "list", "--operation", "run", "--site", site, "--json").json["items"]
+        assert [session["state"] for session in listed if session["agent"] == "smurf-s2"] == ["succeeded"]
+        session = here("sessions", "show", listed[0]["id"], "--site", site, "--json").json
+        assert (session["data"]["tracking"], session["result"]["exit_code"]) == (256, 0)
+        log = here("sessions", "log", session["id"], "--site", site, "--json").lines
+        assert any(line["text"] == "256 of 256 channels track well" for line in log)
+        end(process)
+
+
+def naming(folder: object) -> list[str]:
+    """Give the processes whose command names a folder."""
+    found: list[str] = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if str(folder) in command:
+                found.append(command)
+    return found
