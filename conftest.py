@@ -18,8 +18,8 @@ pytest_collect_file = Sybil(
 ).pytest()
 
 
-collect_ignore = ["src/labwright/examples"]
-"""The sites that are shipped have tests of their own, which `tests/examples` runs as a user would."""
+collect_ignore = ["src/labwright/examples", "tests/instruments/scripts"]
+"""The sites that are shipped have tests of their own, which `tests/examples` runs as a user would; scripts are run."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -81,3 +81,20 @@ class Instrument(Agent):
         """Write and announce a file."""
         await asyncio.to_thread(Path(path).write_text, "data")
         return (await self.register_file(path, session=session.id, kind="data")).id
+
+
+class Hesitant(Instrument):
+    """An instrument that cannot be opened."""
+
+    async def open(self) -> None:
+        """Try for ever."""
+        (self.state_dir / "opening").touch()
+        await asyncio.sleep(600)
+
+
+class Changed(Agent):
+    """An instrument whose operation takes something else now."""
+
+    @operation(timeout=60, lock="smurf", adopt=True, grace=2)
+    async def run(self, session: Session, number: int) -> None:
+        """Run nothing."""

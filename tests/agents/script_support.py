@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from labwright.agents.process_tree import marked
+from labwright.agents.process_tree import descendants, living, marked
 from labwright.agents.script import Datagram, Item, Line, Script, ScriptRunner, SideMessage
 
 LIMIT_S = 30.0
@@ -90,6 +90,20 @@ async def datagrams_of(script: Script) -> list[bytes]:
     return [item.data for item in await items_of(script) if isinstance(item, Datagram)]
 
 
+def keepers_of(script: Script) -> tuple[int, int]:
+    """Give the pids of a running script's keeper and guard."""
+    parents = {entry.pid: entry.parent for entry in living()}
+    assert script.pid is not None
+    keeper = parents[script.pid]
+    return keeper, parents[keeper]
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Give those that have not ended."""
+    there = {entry.pid for entry in living()}
+    return [pid for pid in pids if pid in there]
+
+
 async def first_line(script: Script, text: str) -> Line:
     """Wait for the first line that holds a text."""
     async for item in script.output():
@@ -98,7 +112,20 @@ async def first_line(script: Script, text: str) -> Line:
     raise AssertionError(f"the script has ended without {text!r}")
 
 
-STUBBORN_TREE = """
+async def stubborn_script(runner: ScriptRunner, folder: Path) -> tuple[Script, list[int]]:
+    """Start the stubborn tree; give it with the pids of everything that belongs to it, once all of it is deaf."""
+    script = await runner.start("ses_1", 1, file_of(folder, STUBBORN_TREE))
+    seen = 0
+    async with asyncio.timeout(LIMIT_S):
+        async for item in script.output():
+            seen += isinstance(item, Line) and item.text in {"up", "main up"}
+            if seen == 3:
+                break
+    keeper, _ = keepers_of(script)
+    return script, [entry.pid for entry in descendants(keeper)]
+
+
+STUBBORN_TREE = r"""
     import os, signal, subprocess, sys, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     def lasting(*, bare):
@@ -113,7 +140,7 @@ STUBBORN_TREE = """
             time.sleep(600)
         os._exit(0)
     os.wait()
-    os.write(1, b"main up\\n")
+    os.write(1, b"main up\n")
     time.sleep(600)
 """
 """A script with children, a grandchild in a session of its own and one without environment, all deaf to SIGTERM."""

@@ -189,6 +189,54 @@ async def test_sigterm_ends_scripts_and_says_so(start_agent: Start, handle: Hand
     assert (await session.status()).state is SessionState.ABORTED
 
 
+async def left_by_a_killed_agent(start_agent: Start, agent: AgentHandle, folder: Path) -> tuple[SessionHandle, int]:
+    """Have an agent killed while a script runs; gives its session and the script's process."""
+    path = script(
+        folder, f"import os, time\nopen({str(folder / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    process = await start_agent(PLACE)
+    await until(lambda: here(agent))
+    session = await agent.run.start(script=path)
+    pid = int(await until(lambda: (folder / "pid").exists() and (folder / "pid").read_text()))
+    process.kill()
+    await process.ended()
+    return session, pid
+
+
+async def test_sigterm_before_an_agent_is_up_ends_what_its_predecessor_left(
+    start_agent: Start, handle: Handle, tmp_path: Path
+) -> None:
+    agent = handle()
+    session, pid = await left_by_a_killed_agent(start_agent, agent, tmp_path)
+
+    hesitant = await start_agent("tests.agents.instrument:Hesitant")
+    await until((tmp_path / "agents-state" / "agents" / "a1" / "opening").exists)
+    assert is_alive(pid)
+    hesitant.kill(signal.SIGTERM)
+    assert await hesitant.ended() == 0, hesitant.said
+    assert not is_alive(pid)
+
+    await start_agent(PLACE)
+    await until(lambda: here(agent))
+    assert (await session.status()).state is SessionState.ABORTED
+
+
+async def test_a_script_whose_session_cannot_be_taken_up_again_is_ended(
+    start_agent: Start, handle: Handle, tmp_path: Path
+) -> None:
+    agent = handle()
+    session, pid = await left_by_a_killed_agent(start_agent, agent, tmp_path)
+
+    await start_agent("tests.agents.instrument:Changed")
+    await until(lambda: here(agent))
+
+    assert not is_alive(pid)
+    ended = await session.wait(30)
+    assert ended.state is SessionState.LOST
+    assert ended.error is not None
+    assert "could not be taken up again" in ended.error.because
+
+
 async def test_results_are_delivered_after_nats_server_was_killed(
     start_agent: Start, handle: Handle, server: EmbeddedServer, connection: Connection, journal: Journal
 ) -> None:

@@ -1,25 +1,33 @@
 """Keepers: whoever dies, no exit code is lost, no output, and nothing lives on that nobody holds."""
 
 import asyncio
+import json
 import os
+import shutil
 import signal
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from labwright.agents.keeper import start_keeper
-from labwright.agents.process_tree import descendants, living
-from labwright.agents.script import Line, Script, ScriptRunner
+from labwright.agents.process_tree import descendants
+from labwright.agents.script import Line, ScriptRunner
+from labwright.agents.script_command import ScriptOptions, command_for, job_of
+from labwright.agents.script_folder import ScriptFolder
 from tests.agents.script_support import (
-    STUBBORN_TREE,
+    alive,
     file_of,
     first_line,
     items_of,
+    keepers_of,
     kill_left,
     left_in,
     lines_of,
     runner_in,
+    stubborn_script,
     until,
 )
 
@@ -52,6 +60,12 @@ COUNTING = """
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays(tmp_path: Path) -> Iterator[None]:
+    yield
+    kill_left(tmp_path)
+
+
 async def agent_with(folder: Path, path: Path) -> asyncio.subprocess.Process:
     """Start a process that holds a runner with one script, and tells the offsets of what it hears."""
     return await asyncio.create_subprocess_exec(
@@ -62,31 +76,6 @@ async def agent_with(folder: Path, path: Path) -> asyncio.subprocess.Process:
 async def offset_told(agent: asyncio.subprocess.Process) -> int:
     assert agent.stdout is not None
     return int(await agent.stdout.readline())
-
-
-async def pids_of(script: Script) -> tuple[int, int]:
-    """Give the pids of a script's keeper and guard."""
-    assert script.pid is not None
-    parents = {entry.pid: entry.parent for entry in living()}
-    keeper = parents[script.pid]
-    return keeper, parents[keeper]
-
-
-async def stubborn_script(runner: ScriptRunner, folder: Path) -> tuple[Script, list[int]]:
-    """Start the stubborn tree; give it with the pids of everything that belongs to it."""
-    script = await runner.start("ses_1", 1, file_of(folder, STUBBORN_TREE))
-    seen = 0
-    async for item in script.output():
-        seen += isinstance(item, Line) and item.text in {"up", "main up"}
-        if seen == 3:
-            break
-    keeper, _ = await pids_of(script)
-    return script, [entry.pid for entry in descendants(keeper)]
-
-
-def alive(pids: list[int]) -> list[int]:
-    there = {entry.pid for entry in living()}
-    return [pid for pid in pids if pid in there]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -140,7 +129,7 @@ async def test_a_stopped_agent_holds_nothing_up(tmp_path: Path) -> None:
 async def test_a_killed_keeper_leaves_no_survivor_and_the_script_is_lost(tmp_path: Path) -> None:
     async with runner_in(tmp_path) as runner:
         script, pids = await stubborn_script(runner, tmp_path)
-        keeper, _ = await pids_of(script)
+        keeper, _ = keepers_of(script)
         os.kill(keeper, signal.SIGKILL)
         end = await script.wait()
         assert alive(pids) == []
@@ -155,7 +144,7 @@ async def test_a_killed_keeper_leaves_no_survivor_and_the_script_is_lost(tmp_pat
 async def test_a_killed_keeper_leaves_no_survivor_even_without_an_agent(tmp_path: Path) -> None:
     async with ScriptRunner(tmp_path) as runner:
         script, pids = await stubborn_script(runner, tmp_path)
-        keeper, _ = await pids_of(script)
+        keeper, _ = keepers_of(script)
     os.kill(keeper, signal.SIGKILL)
     await until(lambda: alive(pids) == [], "the guard kills what is left")
 
@@ -164,7 +153,7 @@ async def test_a_keeper_killed_with_its_guard_loses_the_script_but_nothing_marke
     async with runner_in(tmp_path) as runner:
         script, pids = await stubborn_script(runner, tmp_path)
         try:
-            _, guard = await pids_of(script)
+            _, guard = keepers_of(script)
             os.killpg(guard, signal.SIGKILL)
             assert (await script.wait()).reason == "lost"
             assert left_in(tmp_path) == []
@@ -173,11 +162,21 @@ async def test_a_keeper_killed_with_its_guard_loses_the_script_but_nothing_marke
                 os.kill(pid, signal.SIGKILL)
 
 
+async def test_a_script_whose_folder_was_deleted_does_not_live_on(tmp_path: Path) -> None:
+    async with ScriptRunner(tmp_path) as runner:
+        script = await runner.start("ses_1", 1, file_of(tmp_path, "print('up'); import time; time.sleep(600)"))
+        await first_line(script, "up")
+        assert script.pid is not None
+        pids = [script.pid, *keepers_of(script)]
+    shutil.rmtree(tmp_path / "scripts")
+    await until(lambda: alive(pids) == [], "the keeper ends the script, and itself")
+
+
 async def test_a_killed_guard_does_not_concern_the_script(tmp_path: Path) -> None:
     async with runner_in(tmp_path) as runner:
         path = file_of(tmp_path, COUNTING)
         script = await runner.start("ses_1", 1, path)
-        _, guard = await pids_of(script)
+        _, guard = keepers_of(script)
         os.kill(guard, signal.SIGKILL)
         (tmp_path / "go").touch()
         assert (await script.wait()).exit_code == 7
@@ -188,7 +187,7 @@ async def test_a_keeper_that_is_told_to_end_ends_its_script(tmp_path: Path) -> N
     async with runner_in(tmp_path) as runner:
         script = await runner.start("ses_1", 1, file_of(tmp_path, "print('up'); import time; time.sleep(600)"))
         await first_line(script, "up")
-        _, guard = await pids_of(script)
+        _, guard = keepers_of(script)
         os.kill(guard, signal.SIGTERM)
         end = await script.wait()
         assert (end.reason, end.signal) == ("ended", signal.SIGTERM)
@@ -202,6 +201,24 @@ async def test_a_spare_that_was_killed_is_replaced(tmp_path: Path) -> None:
                 os.kill(entry.pid, signal.SIGKILL)
             script = await runner.start("ses_1", number, path)
             assert await lines_of(script) == ["ran"]
+
+
+async def test_a_start_that_was_given_up_does_not_happen_later(tmp_path: Path) -> None:
+    path = file_of(tmp_path, f"open({str(tmp_path / 'starts')!r}, 'a').write('x')")
+    async with runner_in(tmp_path) as runner:
+        await until(lambda: len(descendants(os.getpid())) == 2, "keeper and guard are up")
+        spare = [entry.pid for entry in descendants(os.getpid())]
+        for pid in spare:
+            os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await runner.start("ses_1", 1, path)
+        for pid in spare:
+            os.kill(pid, signal.SIGCONT)
+        found = await runner.find("ses_1", 1)
+        if found is not None:
+            await found.wait()
+    assert not (tmp_path / "starts").exists()
 
 
 async def test_a_spare_goes_with_its_agent(tmp_path: Path) -> None:
@@ -221,6 +238,53 @@ async def test_a_folder_whose_script_never_began_is_begun_anew(tmp_path: Path) -
     async with runner_in(tmp_path) as runner:
         script = await runner.start("ses_1", 1, file_of(tmp_path, "print('ran')"))
         assert await lines_of(script) == ["ran"]
+
+
+async def test_a_second_keeper_with_the_same_job_does_not_start_the_script_again(tmp_path: Path) -> None:
+    path = file_of(tmp_path, f"open({str(tmp_path / 'starts')!r}, 'a').write('x')")
+    async with runner_in(tmp_path) as runner:
+        script = await runner.start("ses_1", 1, path)
+        await script.wait()
+        folder = ScriptFolder(tmp_path / "scripts", "ses_1", 1)
+        job = job_of(folder, command_for(path, []), ScriptOptions(), None)
+        with start_keeper() as keeper, (folder.path / "lock").open() as lock:
+            socket.send_fds(keeper, [json.dumps(job).encode() + b"\n"], [lock.fileno()])
+            keeper.settimeout(30)
+            while keeper.recv(4096):
+                pass
+    assert (tmp_path / "starts").read_text() == "x"
+
+
+STARTING = """
+import asyncio, sys
+from pathlib import Path
+from labwright.agents.script import ScriptRunner
+
+async def main():
+    async with ScriptRunner(Path(sys.argv[1])) as runner:
+        print("ready", flush=True)
+        await runner.start("ses_1", 1, sys.argv[2])
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("pause_s", [0.0005 * 1.5**number for number in range(12)])
+async def test_an_agent_killed_at_any_moment_of_a_start_has_it_started_once(tmp_path: Path, pause_s: float) -> None:
+    path = file_of(tmp_path, f"open({str(tmp_path / 'starts')!r}, 'a').write('x')")
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", STARTING, str(tmp_path), str(path), stdout=asyncio.subprocess.PIPE
+    )
+    assert agent.stdout is not None
+    await agent.stdout.readline()
+    await asyncio.sleep(pause_s)
+    agent.kill()
+    await agent.wait()
+    async with runner_in(tmp_path) as runner:
+        script = await runner.start("ses_1", 1, path)
+        assert (await script.wait()).is_success
+    assert (tmp_path / "starts").read_text() == "x"
 
 
 async def test_leftovers_of_a_session_are_killed_together(tmp_path: Path) -> None:

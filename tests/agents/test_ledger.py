@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from labwright.agents.ledger import FolderInUseError, Ledger, LedgerError
+from labwright.agents.wire import is_left_out
 from labwright.core.model import SessionSnapshot, SessionState, utc_now
 from labwright.journal.records import SessionChanged
 
 
 def session(name: str, state: SessionState = SessionState.RUNNING) -> SessionSnapshot:
     return SessionSnapshot(id=name, agent="a1", operation="work", state=state, started_at=utc_now())
+
+
+def kept(ledger: Ledger) -> set[str]:
+    return {row[0] for row in ledger._database.execute("SELECT id FROM sessions")}
 
 
 def test_a_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
@@ -61,8 +67,32 @@ def test_only_the_newest_ended_sessions_are_kept(tmp_path: Path, monkeypatch: py
             ledger.write(session(f"s{number}", SessionState.SUCCEEDED))
 
         assert ledger.session("open") is not None
-        assert ledger.session("s18") is not None
-        assert ledger.session("s10") is None
+        assert ledger.newest("work") is not None
+        assert kept(ledger) == {"open", "s16", "s17", "s18"}
+
+
+def test_that_a_session_has_ended_is_known_long_after_it_was_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labwright.agents.ledger.KEPT", 1)
+    monkeypatch.setattr("labwright.agents.ledger.TIDY_EVERY", 4)
+    old = utc_now() - timedelta(days=399)
+    with Ledger(tmp_path / "a1") as ledger:
+        shown = {"params": {"n": 1}, "result": list(range(100)), "content": "c1"}
+        ledger.write(session("old", SessionState.SUCCEEDED).model_copy(update={"ended_at": old, **shown}))
+        ledger.write(
+            session("older", SessionState.FAILED).model_copy(update={"ended_at": utc_now() - timedelta(days=401)})
+        )
+        for number in range(6):
+            ledger.write(session(f"s{number}", SessionState.SUCCEEDED))
+    with Ledger(tmp_path / "a1") as ledger:
+        known = ledger.session("old")
+
+        assert known is not None
+        assert "old" not in kept(ledger)
+        assert (known.state, known.content, known.params) == (SessionState.SUCCEEDED, "c1", {"n": 1})
+        assert is_left_out(known.model_dump())
+        assert ledger.session("older") is None
 
 
 def test_a_ledger_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -12,18 +12,21 @@ from typing import Any, cast
 
 import pytest
 
-from labwright.agents.script import Line, Script, ScriptRunner, SideMessage
+from labwright.agents.script import Line, ScriptRunner, SideMessage
 from labwright.core.errors import ConflictError, UsageError
 from tests.agents.script_support import (
     STUBBORN_TREE,
+    alive,
     file_of,
     first_line,
     items_of,
+    keepers_of,
     kill_left,
     left_in,
     lines_of,
     messages_of,
     runner_in,
+    stubborn_script,
     until,
 )
 
@@ -384,13 +387,12 @@ async def test_the_memory_limit_holds(runner: ScriptRunner, tmp_path: Path) -> N
 
 
 async def test_a_stubborn_tree_is_ended_whole(runner: ScriptRunner, tmp_path: Path) -> None:
-    script = await runner.start("ses_1", 1, file_of(tmp_path, STUBBORN_TREE))
-    pids = await stubborn_pids(script)
+    script, pids = await stubborn_script(runner, tmp_path)
     begun = time.monotonic()
     await script.end(0.5, "abort")
     end = await script.wait()
     assert time.monotonic() - begun >= 0.5
-    assert [pid for pid in pids if is_alive(pid)] == []
+    assert alive(pids) == []
     assert (end.reason, end.signal) == ("ended", signal.SIGKILL)
 
 
@@ -429,36 +431,10 @@ async def test_a_stopped_script_goes_on_and_can_be_ended(runner: ScriptRunner, t
 
 async def test_a_stopped_keeper_cannot_hold_up_the_end(runner: ScriptRunner, tmp_path: Path) -> None:
     script = await runner.start("ses_1", 1, file_of(tmp_path, "import time; time.sleep(600)"))
-    assert script.pid is not None
-    keeper = parent_of(script.pid)
+    keeper, _ = keepers_of(script)
     os.kill(keeper, signal.SIGSTOP)
     await script.end(0.1)
     assert (await script.wait()).reason == "ended"
-
-
-async def stubborn_pids(script: Script) -> list[int]:
-    """Wait until the whole stubborn tree is up, and list it."""
-    from labwright.agents.process_tree import descendants
-
-    assert script.pid is not None
-    seen = 0
-    async for item in script.output():
-        seen += isinstance(item, Line) and item.text in {"up", "main up"}
-        if seen == 3:
-            break
-    return [entry.pid for entry in descendants(parent_of(script.pid))]
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def test_nothing_is_left_of_a_runner_that_is_closed(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 
 import pytest
 
 from labwright import Agent, Session, operation, process
 from labwright.agents.handle import AgentHandle, SessionHandle
-from labwright.core.errors import ConflictError, LockedError, RefusedError, WaitTimeoutError
+from labwright.core.errors import ConflictError, LabwrightError, LockedError, RefusedError, WaitTimeoutError
 from labwright.core.model import SessionState
 from tests.agents.conftest import Serve
 
@@ -65,6 +66,25 @@ async def test_a_key_starts_once(serve: Serve, handle: Handle) -> None:
             await keyed.start(seconds=1)
 
 
+async def test_an_id_of_long_ago_does_not_start_again(
+    serve: Serve, handle: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labwright.agents.ledger.KEPT", 1)
+    monkeypatch.setattr("labwright.agents.ledger.TIDY_EVERY", 1)
+    async with serve(Bench) as server:
+        first = await handle().work(seconds=0.01)
+        for _ in range(3):
+            await handle().work()
+        again = await handle().work.with_options(session=first.id).start(seconds=0.01)
+
+        assert isinstance(server.agent, Bench)
+        assert server.agent.calls == 4
+        assert again.is_new is False
+        assert (again.snapshot.state, again.snapshot.result) == (SessionState.SUCCEEDED, 1)
+        with pytest.raises(ConflictError, match="other content"):
+            await handle().work.with_options(session=first.id).start(seconds=1)
+
+
 async def test_a_busy_lock_names_its_holder(serve: Serve, handle: Handle) -> None:
     async with serve(Bench):
         holder = await handle(by="alice").work.start(seconds=60)
@@ -113,6 +133,22 @@ async def test_an_old_token_is_refused(serve: Serve, handle: Handle) -> None:
     async with serve(Bench):
         with pytest.raises(RefusedError, match="outdated"):
             await handle().work.with_options(token=6).start()
+
+
+async def test_a_start_that_could_not_be_made_durable_holds_no_lock(
+    serve: Serve, handle: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    async with serve(Bench):
+        agent = handle()
+        with monkeypatch.context() as patch, pytest.raises(LabwrightError, match="ledger cannot be used"):
+            patch.setattr("labwright.agents.ledger.os.fsync", full)
+            await agent.work.with_options(token=5, session="ses_full").start(seconds=60)
+
+        assert (await agent.session("ses_full").wait(30)).state is SessionState.ABORTED
+        assert (await agent.work()).state is SessionState.SUCCEEDED
 
 
 async def test_no_more_than_at_once(serve: Serve, handle: Handle) -> None:

@@ -57,14 +57,22 @@ class Adoption:
             if session.id not in kept:
                 self._lose(session, "its agent ended while it ran, and did not take it up again")
 
-    def adopt(self, desk: Desk) -> None:
-        """Go on with what is taken up again, the oldest first."""
+    async def adopt(self, desk: Desk) -> None:
+        """Go on with what is taken up again, the oldest first; the scripts of what cannot be are ended."""
         for session, standing in self._adoptable:
             try:
                 self._take_up(desk, session, standing)
             except LabwrightError as error:
                 log.error("a session is not taken up again", session=session.id, because=error.message)  # noqa: TRY400 - said, not traced
+                await self._kill(session.id)
                 self._lose(session, f"it could not be taken up again: {error.message}")
+
+    async def give_up(self) -> None:
+        """End everything that a predecessor left: this process was told to end before it could take it up."""
+        found = {each.session_id for each in self._runner.leftovers()}
+        await asyncio.gather(*(self._kill(name) for name in found))
+        for session, _ in self._ledger.open_sessions():
+            self._lose(session.model_copy(update={"state": SessionState.STOPPING}))
 
     async def _is_adoptable(self, session: SessionSnapshot, standing: Mapping[str, Any]) -> bool:
         operation = self._operations.get(session.operation)
@@ -94,7 +102,7 @@ class Adoption:
             desk.locks.release(known.id)
             raise
 
-    def _lose(self, session: SessionSnapshot, because: str) -> None:
+    def _lose(self, session: SessionSnapshot, because: str = "") -> None:
         was_aborted = session.state is SessionState.STOPPING
         if was_aborted:
             because = "it was being ended when its agent died; what was left of it has been ended"

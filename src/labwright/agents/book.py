@@ -85,6 +85,10 @@ class Book:
         page = self._pages.get(session_id)
         return page.session.snapshot if page is not None else self._ledger.session(session_id)
 
+    def is_written(self, session_id: str) -> bool:
+        """Tell whether the ledger has the end of a session that has ended; a successor believes the ledger."""
+        return session_id not in self._unwritten
+
     def newest(self, operation: str) -> SessionSnapshot | None:
         """Find the session of an operation that was started last."""
         running = self.running_of(operation)

@@ -111,10 +111,15 @@ class Desk:
 
     async def _start(self, command: Command) -> Answer:
         session, is_new, waits = self.start(command)
-        if is_new and command.token:
-            await self._ledger.make_durable()
-        if waits is not None:
-            waits.set()
+        try:
+            if is_new and command.token:
+                await self._ledger.make_durable()
+        except LabwrightError as error:
+            self._executions[session.id].tell(Told.ABORT, error.message)
+            raise
+        finally:
+            if waits is not None:
+                waits.set()
         name = session.id
         first = session_reply(session, is_new=is_new)
         if not command.wait:
@@ -184,7 +189,7 @@ class Desk:
                 await execution.run()
             finally:
                 self._executions.pop(session.id, None)
-                if session.state.is_final:
+                if session.state.is_final and self._book.is_written(session.id):
                     self._scripts.forget(session.id)
 
         task = asyncio.create_task(run(), name=f"execution {session.id}")

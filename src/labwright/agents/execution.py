@@ -144,8 +144,6 @@ class Execution:
                 timer()
                 if self._word is None or self._word.told is not Told.LEAVE:
                     await self._scripts.end_all(self.session, self.operation.options.grace, "its session has ended")
-        except GeneratorExit:  # the loop is going away
-            raise
         except BaseException as error:  # noqa: BLE001 - a border: whatever an operation raises is the end of its session
             return Raised(error)
 

@@ -26,6 +26,8 @@ LINGER_S = 0.5
 """How long what a script leaves behind may take to end by itself."""
 KILL_AGAIN_S = 0.05
 RETRY_S = 0.2
+FOLDER_S = 5.0
+"""How often the keeper looks whether its folder is still there."""
 END_BYTES = 8192
 DETAIL = 2000
 PIPE_BYTES = 1024 * 1024
@@ -124,6 +126,7 @@ class Keeper:
 
     def __init__(self, job: dict[str, Any], agent: socket.socket) -> None:
         self._job = job
+        self._spool = SpoolWriter("spool")
         self._began = time.monotonic()
         self._started_at = time.time()
         self._selector = selectors.DefaultSelector()
@@ -133,10 +136,10 @@ class Keeper:
         self._clients.add(agent)
         self._side = Channel(self._selector, "side", self._keep_message)
         self._relay = self._make_relay()
-        self._spool = SpoolWriter("spool")
         self._output = Output(self._spool, int(job["output_bytes"]), self._log_file)
         self._streams: list[Stream] = []
         self._has_grown = False
+        self._look_at = self._began + FOLDER_S
         self._tree: Tree | None = None
         self._ending: Ending | None = None
 
@@ -191,15 +194,23 @@ class Keeper:
             cast("Callable[[], object]", key.data)()
         if self._spool.is_waiting:
             self._spool.retry()
+        self._look_at_folder(ending)
         if self._has_grown:
             self._has_grown = False
             self._clients.say({})
 
-    def _pause(self, ending: Ending) -> float | None:
-        pause = None if ending.next_at is None else max(0.0, ending.next_at - time.monotonic())
-        if self._spool.is_waiting:
-            pause = RETRY_S if pause is None else min(pause, RETRY_S)
-        return pause
+    def _pause(self, ending: Ending) -> float:
+        next_at = self._look_at if ending.next_at is None else min(ending.next_at, self._look_at)
+        pause = max(0.0, next_at - time.monotonic())
+        return min(pause, RETRY_S) if self._spool.is_waiting else pause
+
+    def _look_at_folder(self, ending: Ending) -> None:
+        """End a script whose folder is gone, since no agent can find it any more."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + FOLDER_S
+        if not _is_here(self._job["folder"]):
+            ending.ask("ended", "its folder is gone")
 
     def _read(self, stream: Stream) -> None:
         self._has_grown = True
@@ -321,6 +332,16 @@ def _reserve(name: str) -> int:
     with contextlib.suppress(OSError):
         os.pwrite(descriptor, b" " * END_BYTES, 0)
     return descriptor
+
+
+def _is_here(folder: str) -> bool:
+    """Tell whether a path still leads to the current folder; where nobody can tell, it does."""
+    try:
+        return os.path.samestat(os.stat(folder), os.stat("."))  # noqa: PTH116 - pathlib is not light
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def _widen(descriptor: int) -> None:

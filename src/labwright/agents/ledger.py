@@ -12,18 +12,21 @@ import fcntl
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from labwright.agents.wire import shortened
+from labwright.agents.wire import remembered, shortened
 from labwright.core.errors import ConflictError, LabwrightError
 from labwright.core.model import SessionSnapshot
 from labwright.journal.records import Record, decode, encode
 
 KEPT = 2000
-"""How many ended sessions the ledger keeps; the journal has all of them."""
+"""How many ended sessions the ledger keeps as they were; the journal has all of them."""
+REMEMBERED_S = 400 * 86_400
+"""How long the ledger knows that a session has ended, so that a command that comes again does not start it again."""
 TIDY_EVERY = 500
 """After so many writes the log of writes is folded into the file, beside the loop."""
 
@@ -34,6 +37,8 @@ CREATE TABLE IF NOT EXISTS sessions (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS newest ON sessions (operation, n);
 CREATE INDEX IF NOT EXISTS ended ON sessions (is_open, n);
+CREATE TABLE IF NOT EXISTS remembered (id TEXT PRIMARY KEY, at INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS age ON remembered (at);
 CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS tokens (lock TEXT PRIMARY KEY, token INTEGER NOT NULL) WITHOUT ROWID;
 """
@@ -127,6 +132,8 @@ class Ledger:
                 (session.id, session.operation, not is_final, self._next, body, json.dumps(progress or {})),
             )
             self._next += 1
+            if is_final:
+                self._remember(session)
             for subject, record in due:
                 self._database.execute("INSERT INTO outbox (subject, record) VALUES (?, ?)", (subject, encode(record)))
             for lock, token in tokens:
@@ -156,8 +163,9 @@ class Ledger:
     # --- read --------------------------------------------------------------------------------------------------------
 
     def session(self, session_id: str) -> SessionSnapshot | None:
-        """Find a session."""
-        return self._one("SELECT body FROM sessions WHERE id = ?", session_id)
+        """Find a session; of one that ended long ago values and messages are left out."""
+        known = self._one("SELECT body FROM sessions WHERE id = ?", session_id)
+        return known or self._one("SELECT body FROM remembered WHERE id = ?", session_id)
 
     def newest(self, operation: str) -> SessionSnapshot | None:
         """Find the session of an operation that was started last."""
@@ -202,6 +210,13 @@ class Ledger:
             with contextlib.suppress(RuntimeError):
                 self._tidying = asyncio.get_running_loop().create_task(asyncio.to_thread(_tidy, self._path))
 
+    def _remember(self, session: SessionSnapshot) -> None:
+        """Write down for long that a session has ended."""
+        at = int((session.ended_at or session.started_at).timestamp())
+        self._database.execute(
+            "INSERT OR REPLACE INTO remembered VALUES (?, ?, ?)", (session.id, at, remembered(session))
+        )
+
     def _forget(self) -> None:
         """Drop the oldest of the sessions that have ended."""
         with contextlib.suppress(sqlite3.Error):
@@ -210,6 +225,7 @@ class Ledger:
                 "(SELECT n FROM sessions WHERE NOT is_open ORDER BY n DESC LIMIT 1 OFFSET ?)",
                 (KEPT,),
             )
+            self._database.execute("DELETE FROM remembered WHERE at < ?", (int(time.time()) - REMEMBERED_S,))
 
     def _one(self, query: str, value: str) -> SessionSnapshot | None:
         rows = self._rows(query, value)

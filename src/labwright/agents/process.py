@@ -33,6 +33,7 @@ log = get_logger(__name__)
 def run_agent(arguments: Sequence[str]) -> None:
     """Serve an agent until told to end; leaves with the exit code of what went wrong, if something did."""
     options = _parser().parse_args(arguments)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # it is heard when what a predecessor left can be ended
     _keep_memory_together()
     configure_logs()
     try:
@@ -88,6 +89,7 @@ async def _serve(agent: type[Agent], options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     server = AgentServer(
         agent,
         name=options.name,

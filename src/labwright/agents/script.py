@@ -284,7 +284,11 @@ class ScriptRunner:
                 script = self._take_up(session_id, number)
                 if script is None:
                     script = await self._begin(ScriptFolder(self._folder, session_id, number), command, wanted, onward)
-            await script.started()
+            try:
+                await script.started()
+            except asyncio.CancelledError:  # a keeper that is slow to start must not begin when nobody waits any more
+                self.look_after(script.end(0, "its start was given up"))
+                raise
             self.look_after(self._prepare_after(script))
             if script.has_begun:
                 return script
@@ -373,7 +377,8 @@ class ScriptRunner:
             try:
                 socket.send_fds(keeper, [job[:FIRST_PART]], [lock])
                 keeper.setblocking(False)  # noqa: FBT003 - the method takes it by position only
-                await loop.sock_sendall(keeper, job[FIRST_PART:])
+                if rest := job[FIRST_PART:]:  # who has the whole job may have done it already, and be gone
+                    await loop.sock_sendall(keeper, rest)
                 return keeper
             except BaseException as error:
                 keeper.close()

@@ -117,21 +117,15 @@ class AgentServer:
             stack.push_async_callback(self._connection.close)
             self._begin(self._announcing.run())
             stack.push_async_callback(self._announcing.leave)
+            adoption = self._make_adoption()
+            stack.push_async_exit(functools.partial(self._give_up, adoption))
             await self._may_act()
-            adoption = Adoption(
-                ledger=self._ledger,
-                book=self._book,
-                runner=self._runner,
-                scripts=self._scripts,
-                operations=self.operations,
-                policy=self._policy,
-            )
             await adoption.clear()
             await self.agent.open()
             stack.push_async_callback(self._close_agent)
             for loop in (self._delivery.run(), self._logs.run(), self._book.run()):
                 self._begin(loop)
-            adoption.adopt(self._desk)
+            await adoption.adopt(self._desk)
             self._start_startups()
             await self._listen()
             self._open = stack.pop_all()
@@ -162,6 +156,12 @@ class AgentServer:
             Exception: what did.
         """
         raise await self.failure
+
+    async def _give_up(self, adoption: Adoption, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave nothing behind where the agent was told to end before it was up; its predecessor's scripts run."""
+        if kind is not None and issubclass(kind, asyncio.CancelledError) and not self.leave_scripts:
+            await self._desk.close(leave=False, patience_s=END_MARGIN_S)
+            await adoption.give_up()
 
     async def _close_agent(self) -> None:
         """Have the agent let go of its instrument; what fails there is logged."""
@@ -218,6 +218,16 @@ class AgentServer:
             calls=self,
             describe=self.describe,
             last_resort=self._last_resort,
+        )
+
+    def _make_adoption(self) -> Adoption:
+        return Adoption(
+            ledger=self._ledger,
+            book=self._book,
+            runner=self._runner,
+            scripts=self._scripts,
+            operations=self.operations,
+            policy=self._policy,
         )
 
     async def _listen(self) -> None:

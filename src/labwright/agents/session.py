@@ -6,6 +6,7 @@ What it says is kept here and goes out from here at the agent's pace; nothing th
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -191,8 +192,12 @@ class Session:
         self._host.changed(self)
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
-        """Say how far it is: `done` of `total` (None: unknown), in whatever unit `text` names."""
-        self._know(progress=Progress(done=done, total=total, text=as_text(text)[:LONGEST]))
+        """Say how far it is: `done` of `total` (None: unknown), in whatever unit `text` names.
+
+        A `done` that is no finite number counts as 0, such a `total` as unknown.
+        """
+        known = Progress(done=_finite(done) or 0.0, total=_finite(total), text=as_text(text)[:LONGEST])
+        self._know(progress=known)
         self._host.changed(self)
 
     def set_result(self, value: Any) -> None:
@@ -340,6 +345,15 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
             value = merged(cast("Mapping[str, Any]", before), cast("Mapping[str, Any]", value))  # noqa: PLW2901 - merged
         result[name] = value
     return result
+
+
+def _finite(value: Any) -> float | None:
+    """Make a number that JSON can carry; None where there is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def as_text(value: object) -> str:

@@ -97,11 +97,16 @@ def _read(descriptor: int, start: int, length: int) -> bytes:
 
 
 class SpoolWriter:
-    """Appends records; what does not fit on the disk is refused whole, so that the file stays readable."""
+    """Appends records to a new file; what does not fit on the disk is refused whole, so that it stays readable.
+
+    Raises:
+        FileExistsError: the file is there already; who made it may have started the script.
+    """
 
     def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._size = os.fstat(self._descriptor).st_size
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o600)
+        self._size = 0
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self.lost = 0

@@ -16,6 +16,7 @@ NO_OPERATION = "_"
 MOST_BYTES = 512 * 1024
 """A reply is not larger: what is too large is left out, and stands in the journal."""
 FIELD_BYTES = 96 * 1024
+REMEMBERED_BYTES = 64
 MESSAGES_SHOWN = 20
 ENDED = "ended"
 """The field of the last line of a session's log; its value is the state."""
@@ -44,14 +45,27 @@ def shortened(session: SessionSnapshot) -> bytes:
     body = session.model_dump_json(by_alias=True).encode()
     if len(body) <= MOST_BYTES:
         return body
-    shown = session.messages[-MESSAGES_SHOWN:]
+    return _light(session, MESSAGES_SHOWN, FIELD_BYTES).model_dump_json(by_alias=True).encode()
+
+
+def remembered(session: SessionSnapshot) -> str:
+    """Write the little that is kept for long of a session that has ended; the journal has all of it."""
+    light = _light(session, 0, REMEMBERED_BYTES)
+    if light.error is not None:
+        light = light.model_copy(update={"error": light.error.model_copy(update={"traceback": ""})})
+    return light.model_dump_json(by_alias=True, exclude_defaults=True)
+
+
+def _light(session: SessionSnapshot, messages: int, most_bytes: int) -> SessionSnapshot:
+    """Leave out values that are larger than so many bytes, and all but the newest messages."""
+    shown = session.messages[max(0, len(session.messages) - messages) :]
     dropped = session.messages_dropped + len(session.messages) - len(shown)
     light: dict[str, Any] = {"messages": shown, "messages_dropped": dropped}
     for name in ("params", "data", "result"):
         size = len(json.dumps(getattr(session, name)))
-        if size > FIELD_BYTES:
+        if size > most_bytes:
             light[name] = {LEFT_OUT: size}
-    return session.model_copy(update=light).model_dump_json(by_alias=True).encode()
+    return session.model_copy(update=light)
 
 
 def session_reply(session: SessionSnapshot | None, **more: Any) -> bytes:

@@ -26,7 +26,7 @@ LARGEST_EXACT = 2**63
 
 def to_plain(value: object) -> Any:
     """Turn any value into one made of dict, list, str, int, finite float, bool and None; never fails."""
-    return _plain(value, DEPTH)
+    return _plain(value, DEPTH, set())
 
 
 def from_plain(value: Any) -> Any:
@@ -49,15 +49,22 @@ def from_plain(value: Any) -> Any:
     return {key: from_plain(item) for key, item in mapping.items()}
 
 
-def _plain(value: object, depth: int) -> Any:  # noqa: PLR0911 - one return for each shape of value
+def _plain(value: object, depth: int, above: set[int]) -> Any:
     kind: type = type(value)
     if kind in AS_THEY_ARE or (kind is str and cast("str", value).isascii()):  # by far the most, so asked first
         return value
+    try:
+        return _converted(value, depth, above)
+    except Exception:  # noqa: BLE001 - a stranger's methods may raise anything
+        return {"$repr": _repr(value)}
+
+
+def _converted(value: object, depth: int, above: set[int]) -> Any:  # noqa: PLR0911 - one return for each shape of value
     match value:
         case None | bool() | str():
             return _text(value) if isinstance(value, str) else value
         case enum.Enum():
-            return _plain(value.value, depth - 1)
+            return _plain(value.value, depth - 1, above)
         case int():
             return int(value) if -LARGEST_EXACT <= value < LARGEST_EXACT * 2 else {"$repr": _repr(value)}
         case float():
@@ -71,24 +78,34 @@ def _plain(value: object, depth: int) -> Any:  # noqa: PLR0911 - one return for 
         case PurePath():
             return str(value)
         case _:
-            return _structure(value, depth)
+            return _inside(value, depth, above)
 
 
-def _structure(value: object, depth: int) -> Any:
-    if depth <= 0:
+def _inside(value: object, depth: int, above: set[int]) -> Any:
+    """Convert what holds other values; one that stands within itself is not followed there, nor one too deep."""
+    if depth <= 0 or id(value) in above:
         return {"$repr": _repr(value)}
+    above.add(id(value))
+    try:
+        return _structure(value, depth - 1, above)
+    finally:
+        above.discard(id(value))
+
+
+def _structure(value: object, depth: int, above: set[int]) -> Any:
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
-        return {_text(key if isinstance(key, str) else str(key)): _plain(item, depth - 1) for key, item in items}
+        return {_text(key if isinstance(key, str) else str(key)): _plain(item, depth, above) for key, item in items}
     if isinstance(value, Sequence | AbstractSet):
-        return [_plain(item, depth - 1) for item in cast("Sequence[object]", value)]
+        return [_plain(item, depth, above) for item in cast("Sequence[object]", value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name, None), depth - 1) for field in dataclasses.fields(value)}
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _plain(getattr(value, name, None), depth, above) for name in names}
     for method in ("model_dump", "tolist", "item"):  # pydantic models; numpy arrays and scalars
         dump = getattr(value, method, None)
         if callable(dump) and not isinstance(value, type):
             try:
-                return _plain(dump(), depth - 1)
+                return _plain(dump(), depth, above)
             except BaseException:  # noqa: BLE001, S112 - a stranger's method may raise anything; the next form is tried
                 continue
     return {"$repr": _repr(value)}
