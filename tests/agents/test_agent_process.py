@@ -21,7 +21,8 @@ from labwright.journal.connection import Connection
 from labwright.journal.journal import Journal
 from labwright.journal.nats_server import EmbeddedServer
 from labwright.journal.records import SessionEnded, SessionStarted
-from tests.agents.conftest import Start, until
+from tests.agents.conftest import Serve, Start, until
+from tests.agents.instrument import Instrument
 
 PLACE = "tests.agents.instrument:Instrument"
 Handle = Callable[..., AgentHandle]
@@ -235,6 +236,28 @@ async def test_a_script_whose_session_cannot_be_taken_up_again_is_ended(
     assert ended.state is SessionState.LOST
     assert ended.error is not None
     assert "could not be taken up again" in ended.error.because
+
+
+async def test_a_script_whose_end_could_not_be_written_is_found_and_not_started_again(
+    serve: Serve, handle: Handle, tmp_path: Path
+) -> None:
+    starts, go = tmp_path / "starts", tmp_path / "go"
+    path = script(
+        tmp_path,
+        f"import pathlib, time\nopen({str(starts)!r}, 'a').write('x')\n"
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)\nraise SystemExit(7)\n",
+    )
+    async with serve(Instrument) as server:
+        session = await handle().run.start(script=path)
+        await until(starts.exists)
+        server._ledger._database.execute("PRAGMA query_only = 1")  # as a full disk
+        go.touch()
+        assert (await session.wait(30)).result == 7
+    async with serve(Instrument):
+        ended = await handle().session(session.id).wait(30)
+
+    assert (ended.state, ended.result) == (SessionState.SUCCEEDED, 7)
+    assert starts.read_text() == "x"
 
 
 async def test_results_are_delivered_after_nats_server_was_killed(

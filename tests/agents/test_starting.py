@@ -143,9 +143,10 @@ async def test_a_start_that_could_not_be_made_durable_holds_no_lock(
 
     async with serve(Bench):
         agent = handle()
-        with monkeypatch.context() as patch, pytest.raises(LabwrightError, match="ledger cannot be used"):
-            patch.setattr("labwright.agents.ledger.os.fsync", full)
+        monkeypatch.setattr("labwright.agents.ledger.os.fsync", full)
+        with pytest.raises(LabwrightError, match="ledger cannot be used"):
             await agent.work.with_options(token=5, session="ses_full").start(seconds=60)
+        monkeypatch.undo()
 
         assert (await agent.session("ses_full").wait(30)).state is SessionState.ABORTED
         assert (await agent.work()).state is SessionState.SUCCEEDED

@@ -12,12 +12,21 @@ from typing import Any, cast
 from labwright.agents.following import presence_of
 from labwright.agents.wire import command_subject
 from labwright.core import errors
-from labwright.core.errors import AgentGoneError, LabwrightError, ParameterError, RefusedError, UnreachableError
+from labwright.core.errors import (
+    AgentGoneError,
+    LabwrightError,
+    ParameterError,
+    RefusedError,
+    TooLargeError,
+    UnreachableError,
+)
 from labwright.core.model import ErrorRecord, SessionSnapshot
 from labwright.journal.connection import Channel, Connection, ConnectionLostError, NoResponderError
 
 REPLY_S = 5.0
 RETRY_S = 0.1
+MOST_BYTES = 1024 * 1024 - 4096
+"""A command with its subject fits into one message of the server."""
 RECONNECTS_S = 3.0
 """An agent that is announced and does not listen is about to connect again; it is given this time."""
 
@@ -87,8 +96,15 @@ class Asked:
         self, operation: str | None, body: Mapping[str, Any], reply_s: float, second_s: float
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         subject = command_subject(self.sender, self.agent, operation)
+        command = json.dumps(body).encode()
+        if len(command) > MOST_BYTES:
+            raise TooLargeError(
+                f"the command to {self.agent} has {len(command)} bytes",
+                because=f"a command may have {MOST_BYTES}",
+                cure="write what is large to a file and pass its path",
+            )
         async with self.connection.channel() as channel:
-            await self.connection.publish(subject, json.dumps(body).encode(), reply=channel.reply)
+            await self.connection.publish(subject, command, reply=channel.reply)
             first = await reply_of(channel, reply_s)
             shown: dict[str, Any] = first.get("session") or {}
             is_process = shown.get("kind") == "process"

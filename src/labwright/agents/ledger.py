@@ -241,6 +241,15 @@ class Ledger:
             raise _refusal(self._folder, error) from error
 
 
+def agent_folder(state_dir: Path, name: str) -> Path:
+    """Give an agent's own folder; a name of dots alone, which would be another folder, is written otherwise.
+
+    >>> agent_folder(Path("state"), "..").as_posix()
+    'state/agents/%2E%2E'
+    """
+    return state_dir / "agents" / (name if name.strip(".") else name.replace(".", "%2E"))
+
+
 def _hold(path: Path, name: str) -> int:
     """Take the lock file for as long as this process lives, and write our pid there."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

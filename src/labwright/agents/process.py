@@ -19,6 +19,7 @@ from typing import cast
 import structlog
 
 from labwright.agents.agent import Agent, Leftovers
+from labwright.agents.pulse import Pulse
 from labwright.agents.serving import AgentServer
 from labwright.core.errors import LabwrightError, UsageError
 from labwright.core.logs import get_logger
@@ -115,7 +116,8 @@ async def _serve(agent: type[Agent], options: argparse.Namespace) -> None:
     _trim_memory()
     failed = asyncio.create_task(server.failed())
     try:
-        await asyncio.wait({ending, failed}, return_when=asyncio.FIRST_COMPLETED)
+        with Pulse():
+            await asyncio.wait({ending, failed}, return_when=asyncio.FIRST_COMPLETED)
         if failed.done():
             failed.result()
     finally:

@@ -28,6 +28,8 @@ from labwright.core.errors import ConflictError, EngineError
 __all__ = ["Datagram", "Item", "Leftover", "Line", "Script", "ScriptEnd", "ScriptRunner", "SideMessage"]
 
 LOOK_AGAIN_S = 0.02
+LOOKS = 2
+"""So often nothing must be seen of a script that was lost: a process just about to execute another shows no mark."""
 INSIST_S = 1.5
 """How much longer than the grace a keeper may take before its script is ended without it."""
 KILL_S = 0.3
@@ -203,7 +205,9 @@ class Script:
 
     async def _lost(self) -> ScriptEnd:
         """Make sure that nothing of it runs, now that its keeper is gone, and say so."""
-        while self._folder.kill_survivors():  # noqa: ASYNC110 - nobody tells when a stranger's process is gone
+        quiet = 0
+        while quiet < LOOKS:
+            quiet = 0 if self._folder.kill_survivors() else quiet + 1
             await asyncio.sleep(LOOK_AGAIN_S)
         if not self._folder.has_begun:
             return ScriptEnd(reason="not_started", detail="its keeper was killed before")

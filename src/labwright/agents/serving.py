@@ -29,8 +29,9 @@ from labwright.agents.delivery import Delivery
 from labwright.agents.description import Description
 from labwright.agents.desk import Desk
 from labwright.agents.feeds import Feed
-from labwright.agents.ledger import Ledger
+from labwright.agents.ledger import Ledger, agent_folder
 from labwright.agents.operation import AnyOperation, operations_of
+from labwright.agents.pulse import HARD_EXIT
 from labwright.agents.script import Script, ScriptRunner
 from labwright.agents.script_folder import ScriptEnd
 from labwright.agents.session import ScriptEars, Session
@@ -55,8 +56,6 @@ LOOK_S = 0.1
 CLOSE_S = 5.0
 DELIVER_S = 2.0
 END_MARGIN_S = 4.0
-HARD_EXIT = 70
-"""The exit code of an agent that ended itself because a thread of an aborted operation never did."""
 
 log = get_logger(__name__)
 
@@ -79,7 +78,7 @@ class AgentServer:
     ) -> None:
         self.name = checked_name(name, "agent")
         self.labels: Mapping[str, str] = MappingProxyType(dict(labels or {}))
-        self.state_dir = Path(state_dir).absolute() / "agents" / name
+        self.state_dir = agent_folder(Path(state_dir).absolute(), name)
         self.site = site
         self.log: structlog.stdlib.BoundLogger = get_logger(f"labwright.agent.{name}")
         self.arguments = dict(arguments or {})
@@ -246,11 +245,15 @@ class AgentServer:
         )
         if not reply:
             return
-        with contextlib.suppress(UnreachableError):
+        try:
             if answer.body:
                 await self._connection.publish(reply, answer.body)
             if answer.later is not None:
                 await self._connection.publish(reply, await answer.later())
+        except UnreachableError:
+            pass
+        except Exception:  # a border: who asked may ask again, and nobody else is to notice
+            log.exception("a reply was not sent", operation=operation)
 
     def _start_startups(self) -> None:
         for operation in self.operations.values():

@@ -76,10 +76,10 @@ def start(
         _check_pairs(option, texts)
     settings = caller.settings()
     caller.note_missing_file(settings)
-    words = [agent_class, "--name", name, "--site", str(settings.folder)]
+    words = [agent_class, f"--name={name}", "--site", str(settings.folder)]
     words += ["--state", str((state or settings.state_dir).absolute())]
-    words += [word for text in label or () for word in ("--label", text)]
-    words += [word for text in arg or () for word in ("--arg", text)]
+    words += [f"--label={text}" for text in label or ()]
+    words += [f"--arg={text}" for text in arg or ()]
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(  # noqa: S606 - the agent takes this process's place, without what the command line has imported

@@ -23,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from labwright.agents.ledger import agent_folder
 from labwright.agents.script import ScriptRunner
 from labwright.core.clock import to_text
 from labwright.core.logs import get_logger
@@ -67,14 +68,14 @@ class Launch:
 
     def folder_of(self, name: str) -> Path:
         """Name the state folder of an agent."""
-        return self.state_dir / "agents" / name
+        return agent_folder(self.state_dir, name)
 
     def words(self, agent: WantedAgent) -> list[str]:
         """Give the command line that starts an agent, without the interpreter."""
-        labels = [word for name, value in agent.labels.items() for word in ("--label", f"{name}={value}")]
-        arguments = [word for name, value in agent.arguments.items() for word in ("--arg", f"{name}={written(value)}")]
+        labels = [f"--label={name}={value}" for name, value in agent.labels.items()]
+        arguments = [f"--arg={name}={written(value)}" for name, value in agent.arguments.items()]
         state = ["--state", str(self.state_dir), "--site", str(self.folder), *self.connection]
-        return [agent.class_name, "--name", agent.name, *labels, *arguments, *state]
+        return [agent.class_name, f"--name={agent.name}", *labels, *arguments, *state]
 
     def environment(self) -> dict[str, str]:
         """Give what is added to the environment: the site's folder stands where modules are searched."""
