@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,13 +14,14 @@ from typing import Any
 import pytest
 
 from labwright import Agent, Session, operation
-from labwright.agents.handle import AgentHandle
+from labwright.agents import session_handle
+from labwright.agents.handle import AgentHandle, SessionHandle
 from labwright.agents.ledger import agent_folder
 from labwright.agents.pulse import HARD_EXIT, Pulse
-from labwright.core.errors import TooLargeError
-from labwright.core.model import SessionState
+from labwright.core.errors import AgentGoneError, TooLargeError
+from labwright.core.model import SessionSnapshot, SessionState
 from labwright.core.plain import to_plain
-from tests.agents.conftest import Serve, until
+from tests.agents.conftest import Serve, Start, until
 
 Handle = Callable[..., AgentHandle]
 
@@ -76,6 +79,14 @@ class Attacked(Agent):
         session.progress(float(done), float(total), "frames")
         await session.sleep(0.2)
         return "counted"
+
+    @operation(grace=0.2)
+    async def swallow(self, session: Session) -> None:
+        """Hear no cancellation."""
+        session.update(begun=True)
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
 
     @operation
     async def keep(self, session: Session, text: str) -> int:
@@ -184,6 +195,66 @@ async def test_a_reply_that_cannot_be_made_does_not_bring_the_agent_down(
 
         assert not server.failure.done()
         assert (await session.status()).agent == "a1"
+
+
+async def test_a_wait_outlives_the_death_of_an_agent_that_is_back_at_once(
+    start_agent: Start, handle: Handle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(session_handle, "POLL_S", 1.0)
+    file = tmp_path / "script.py"
+    file.write_text("import time; time.sleep(8)")
+    first = await start_agent("tests.agents.instrument:Instrument")
+    agent = handle(patience_s=1.0)
+    session = await until_started(agent, str(file))
+    waiting = asyncio.create_task(waited(session))
+    await asyncio.sleep(0.3)
+
+    first.kill()
+    await first.ended()
+    await start_agent("tests.agents.instrument:Instrument")
+
+    assert (await waiting).state is SessionState.SUCCEEDED
+
+
+async def test_an_operation_that_swallows_cancellations_does_not_keep_its_agent_from_ending(
+    start_agent: Start, handle: Handle
+) -> None:
+    process = await start_agent("tests.agents.test_attacks:Attacked")
+    session = await until_begun(handle())
+    process.kill(signal.SIGTERM)
+
+    assert await process.ended(20) == HARD_EXIT
+    with pytest.raises(AgentGoneError):
+        await handle().ping()
+    assert (await session.status()).state is SessionState.ABORTED
+
+
+async def until_begun(agent: AgentHandle) -> SessionHandle:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await agent.swallow.start()
+            except AgentGoneError:
+                await asyncio.sleep(0.05)
+
+
+async def until_started(agent: AgentHandle, script: str) -> SessionHandle:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await agent.run.start(script=script)
+            except AgentGoneError:
+                await asyncio.sleep(0.05)
+
+
+async def waited(session: SessionHandle) -> SessionSnapshot:
+    """Wait for a session, over the time in which its agent is honestly said to be away; nothing else may come."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await session.wait()
+            except AgentGoneError:
+                await asyncio.sleep(0.05)
 
 
 async def test_an_operation_that_holds_the_loop_is_noticed_and_ends_the_agent() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labwright.agents.session import Session, merged
+from labwright.agents.session import NOW, Said, Session, merged
 from labwright.core.errors import Stopped
 from labwright.core.model import SessionSnapshot, SessionState, utc_now
 
@@ -25,7 +25,7 @@ class Host:
     def changed(self, session: Session) -> None:
         self.changes += 1
 
-    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any]) -> None:
+    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any], said: Said = NOW) -> None:
         self.lines.append(text)
 
     async def start_script(self, session: Session, number: int, path: str, args: Any, options: Any) -> Any:

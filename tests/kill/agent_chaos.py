@@ -30,8 +30,8 @@ CLASSES = {
 }
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}
 KINDS = (
-    *(f"{verb} {victim}" for victim in ("agent", "script", "nats", "serve") for verb in SIGNALS),
-    *(f"kill {victims}" for victims in ("keeper", "keeper+guard", "agent+nats", "agent+keeper", "agent+keeper+guard")),
+    *(f"{verb} {victim}" for victim in ("agent", "script", "keeper", "nats", "serve") for verb in SIGNALS),
+    *(f"kill {victims}" for victims in ("keeper+guard", "agent+nats", "agent+keeper", "agent+keeper+guard")),
 )
 AGAIN_S = 0.2
 TERM_S = 40.0

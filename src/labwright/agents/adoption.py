@@ -61,7 +61,7 @@ class Adoption:
         """Go on with what is taken up again, the oldest first; the scripts of what cannot be are ended."""
         for session, standing in self._adoptable:
             try:
-                self._take_up(desk, session, standing)
+                self._take_up(desk, session, standing, await self._book.logged(session.id))
             except LabwrightError as error:
                 log.error("a session is not taken up again", session=session.id, because=error.message)  # noqa: TRY400 - said, not traced
                 await self._kill(session.id)
@@ -84,11 +84,12 @@ class Adoption:
             return True
         return await self._runner.find(session.id, CHILD) is not None
 
-    def _take_up(self, desk: Desk, known: SessionSnapshot, standing: dict[str, Any]) -> None:
+    def _take_up(self, desk: Desk, known: SessionSnapshot, standing: dict[str, Any], logged: dict[int, int]) -> None:
         operation = self._operations[known.operation]
         known = known.model_copy(update={"state": SessionState.RUNNING})
         session = Session(known, self._scripts.host, timeout_s=standing.get("timeout_s"))
         session.heard = {int(number): int(offset) for number, offset in standing.get("heard", {}).items()}
+        session.logged = logged
         session.has_begun = True
         limit = session.timeout_s
         if limit is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Asked:
         A process is not waited for.
         """
         begun = time.monotonic()
+        if body["do"] == "start":
+            body = {**body, "within_s": self.patience_s}
         while True:
             try:
                 return await self._once(operation, _aged(body, time.monotonic() - begun), reply_s, second_s)
@@ -85,12 +88,17 @@ class Asked:
                 await self._judge_absence(begun)
             except (ConnectionLostError, TimeoutError) as error:
                 if time.monotonic() - begun > self.patience_s:
-                    raise UnreachableError(
-                        f"the agent {self.agent} did not answer",
-                        because=str(error) or f"nothing came for {self.patience_s:g} s",
-                        cure="ask again with the same session or key: that is safe",
-                    ) from error
+                    raise self._silent(body, error) from error
                 await self._pause()
+
+    def _silent(self, body: Mapping[str, Any], error: BaseException) -> UnreachableError:
+        session = body.get("session")
+        asked = f"labwright sessions show {session} tells whether it was heard; " if session else ""
+        return UnreachableError(
+            f"the agent {self.agent} did not answer",
+            because=str(error) or f"nothing came for {self.patience_s:g} s",
+            cure=f"{asked}ask again with the same session or key: that is safe",
+        )
 
     async def _once(
         self, operation: str | None, body: Mapping[str, Any], reply_s: float, second_s: float
@@ -182,9 +190,9 @@ def gone(agent: str, session: SessionSnapshot | None = None) -> AgentGoneError:
 
 def _aged(body: Mapping[str, Any], age_s: float) -> Mapping[str, Any]:
     """Give a command that is repeated only the time that it has left."""
-    valid_for_s = body.get("valid_for_s")
-    if valid_for_s is None or age_s < RETRY_S:
+    limits = {name: body[name] for name in ("valid_for_s", "within_s") if body.get(name) is not None}
+    if not limits or age_s < RETRY_S:
         return body
-    if age_s >= valid_for_s:
+    if age_s >= limits.get("valid_for_s", math.inf):
         raise RefusedError("the command has expired", because="nobody answered in time", cure="ask again")
-    return {**body, "valid_for_s": valid_for_s - age_s}
+    return {**body, **{name: limit - age_s for name, limit in limits.items()}}

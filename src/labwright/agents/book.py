@@ -14,13 +14,13 @@ from typing import Any
 
 from labwright.agents.delivery import Delivery
 from labwright.agents.ledger import Ledger, LedgerError
-from labwright.agents.session import Session
+from labwright.agents.session import NOW, Said, Session
 from labwright.agents.wire import ENDED, shortened
 from labwright.core.errors import UnreachableError
 from labwright.core.logs import get_logger
 from labwright.core.model import ErrorRecord, SessionSnapshot, SessionState
 from labwright.journal.connection import Connection
-from labwright.journal.logs import Logs
+from labwright.journal.logs import Logs, last_places
 from labwright.journal.records import SessionAdopted, SessionChanged, SessionEnded, SessionStarted
 from labwright.journal.session_fold import encoded, session_subject
 
@@ -32,7 +32,15 @@ RECORD_SHARE = 0.01
 RECORD_MOST_S = 60.0
 """A session's records are so many seconds apart: 1, or 1 % of its age, and 60 at most."""
 
+LOGGED_S = 2.0
+"""How long an agent that comes back asks how far a log has come; unanswered, lines may stand there twice."""
+
 log = get_logger(__name__)
+
+
+def log_subject(session_id: str) -> str:
+    """Give the subject of a session's log."""
+    return f"log.session.{session_id}"
 
 
 @dataclass(eq=False)
@@ -165,6 +173,7 @@ class Book:
             error=error,
             data=self._new_data(page),
             messages=session.take_messages(),
+            progress=known.progress,
             note=known.note,
         )
         self._end_log(session.id, state)
@@ -194,9 +203,19 @@ class Book:
             self._unrecorded[session.id] = page
         self._came.set()
 
-    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any]) -> None:
+    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any], said: Said = NOW) -> None:
         """Put a line into a session's log."""
-        self._logs.put(f"log.session.{session.id}", level, text, fields)
+        place = said.place or next((f"{number}:{offset}" for number, offset in session.logged.items()), "")
+        self._logs.put(log_subject(session.id), level, text, fields, at=said.at, place=place)
+
+    async def logged(self, session_id: str) -> dict[int, int]:
+        """Tell up to where a predecessor has logged the output of a session's scripts, as far as can be told now."""
+        try:
+            async with asyncio.timeout(LOGGED_S):
+                places = await last_places(self._connection, log_subject(session_id))
+        except (UnreachableError, TimeoutError):
+            return {}
+        return {int(source): int(position) for source, position in places.items()}
 
     def push_all(self) -> None:
         """Push every running session once more, as after a new connection."""
@@ -287,7 +306,7 @@ class Book:
 
     def _end_log(self, session_id: str, state: SessionState) -> None:
         """Put the last line into a session's log, by which a reader knows that nothing more comes."""
-        self._logs.put(f"log.session.{session_id}", "debug", f"the session {state.value}", {ENDED: state.value})
+        self._logs.put(log_subject(session_id), "debug", f"the session {state.value}", {ENDED: state.value})
 
     @staticmethod
     def _new_data(page: _Page) -> dict[str, Any] | None:

@@ -32,6 +32,8 @@ class Command(BaseModel):
     key: Name | None = None
     timeout_s: Seconds | None = None
     valid_for_s: Annotated[float, Field(le=MOST_S, allow_inf_nan=False)] | None = None
+    within_s: Annotated[float, Field(le=MOST_S, allow_inf_nan=False)] | None = None
+    """How long whoever asks waits for the reply; a command that may be older than that is not followed."""
     run: Name | None = None
     step: Name | None = None
     token: Annotated[int, Field(ge=0, lt=2**63)] = 0

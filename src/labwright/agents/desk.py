@@ -58,8 +58,10 @@ class Desk:
         calls: Calls,
         describe: Callable[[], dict[str, Any]],
         last_resort: Callable[[Session], None],
+        age_s: Callable[[], float],
     ) -> None:
         self.locks = Locks()
+        self._age_s = age_s
         self._agent = agent
         self._operations = operations
         self._ledger = ledger
@@ -213,8 +215,7 @@ class Desk:
         """Refuse what must not start now."""
         if self._is_closing:
             raise UnreachableError("the agent is about to end", because="it was told to", cure="ask again later")
-        if command.valid_for_s is not None and command.valid_for_s <= 0:
-            raise RefusedError("the command has expired", because="valid_for_s has passed", cure="ask again")
+        self._check_age(command)
         for lock in operation.options.locks if command.token else ():
             highest = self._ledger.highest_token(lock)
             if command.token < highest:
@@ -232,6 +233,13 @@ class Desk:
                 cure=f"wait for that session, or end it: labwright abort {running[0].id}",
             )
             raise CommandError(error, running[0].snapshot)
+
+    def _check_age(self, command: Command) -> None:
+        """Refuse what may have come in while this process stood still, and is not waited for any more."""
+        limits = [limit for limit in (command.valid_for_s, command.within_s) if limit is not None]
+        if limits and min(limits) <= (age_s := self._age_s()):
+            because = f"this agent stood still for {age_s:.1f} s" if age_s else "valid_for_s has passed"
+            raise RefusedError("the command has expired", because=because, cure="ask again")
 
     def _take_locks(self, session: Session, operation: AnyOperation) -> None:
         if operation.options.queue:

@@ -19,7 +19,7 @@ from typing import cast
 import structlog
 
 from labwright.agents.agent import Agent, Leftovers
-from labwright.agents.pulse import Pulse
+from labwright.agents.pulse import HARD_EXIT, Pulse
 from labwright.agents.serving import AgentServer
 from labwright.core.errors import LabwrightError, UsageError
 from labwright.core.logs import get_logger
@@ -27,6 +27,9 @@ from labwright.journal.connection import Address
 
 ARENA_MAX = -8
 """M_ARENA_MAX of glibc's malloc.h."""
+
+LAST_S = 0.3
+"""How long what is left may take to end when everything has been closed."""
 
 log = get_logger(__name__)
 
@@ -124,6 +127,17 @@ async def _serve(agent: type[Agent], options: argparse.Namespace) -> None:
         failed.cancel()
         ending.cancel()
         await server.close()
+        await _leave_nothing_running()
+
+
+async def _leave_nothing_running() -> None:
+    """End the process where an operation swallows each cancellation: the loop would wait for it for ever."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left and (await asyncio.wait(left, timeout=LAST_S))[1]:
+        log.critical("an operation does not end; the agent ends itself", exit_code=HARD_EXIT)
+        os._exit(HARD_EXIT)
 
 
 def _keep_memory_together() -> None:

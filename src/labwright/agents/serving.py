@@ -34,8 +34,9 @@ from labwright.agents.operation import AnyOperation, operations_of
 from labwright.agents.pulse import HARD_EXIT
 from labwright.agents.script import Script, ScriptRunner
 from labwright.agents.script_folder import ScriptEnd
-from labwright.agents.session import ScriptEars, Session
+from labwright.agents.session import NOW, Said, ScriptEars, Session
 from labwright.agents.session_scripts import SessionScripts
+from labwright.agents.standstill import Standstill
 from labwright.agents.threads import run_in_thread
 from labwright.agents.wire import command_subject, part_text
 from labwright.core.errors import LabwrightError, UnreachableError
@@ -108,6 +109,7 @@ class AgentServer:
             self._scripts.host = self
             self._description = Description(self)
             self._announcing = Announcing(self._journal, self.name, lambda: self._description.brief)
+            self._standstill = Standstill()
             self._desk = self._make_desk()
             attach(self.agent, self)
             stack.push_async_callback(self._end_tasks)
@@ -115,6 +117,7 @@ class AgentServer:
             self._begin(self._connection.__aenter__())
             stack.push_async_callback(self._connection.close)
             self._begin(self._announcing.run())
+            self._begin(self._standstill.run())
             stack.push_async_callback(self._announcing.leave)
             adoption = self._make_adoption()
             stack.push_async_exit(functools.partial(self._give_up, adoption))
@@ -217,6 +220,7 @@ class AgentServer:
             calls=self,
             describe=self.describe,
             last_resort=self._last_resort,
+            age_s=lambda: self._standstill.age_s,
         )
 
     def _make_adoption(self) -> Adoption:
@@ -300,9 +304,9 @@ class AgentServer:
         """Note that what a session shows has changed."""
         self._book.changed(session)
 
-    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any]) -> None:
+    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any], said: Said = NOW) -> None:
         """Put a line into a session's log."""
-        self._book.say(session, level, text, fields)
+        self._book.say(session, level, text, fields, said)
 
     async def start_script(
         self, session: Session, number: int, path: str, args: Sequence[object], options: Mapping[str, Any]

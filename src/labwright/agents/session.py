@@ -46,6 +46,17 @@ NEXT_STATES: Mapping[SessionState, frozenset[SessionState]] = {
 """Which state may follow which; a session only moves forward."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """When a line was said (None: now), and where in its script's output it stands, so that it is logged once."""
+
+    at: datetime | None = None
+    place: str = ""
+
+
+NOW = Said()
+
+
 class SessionHost(Protocol):
     """What a session needs of its agent."""
 
@@ -53,7 +64,7 @@ class SessionHost(Protocol):
         """Note that what the session shows has changed."""
         ...
 
-    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any]) -> None:
+    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any], said: Said = NOW) -> None:
         """Put a line into the session's log."""
         ...
 
@@ -94,6 +105,8 @@ class Session:
         """Whether its agent ends and leaves it, with its scripts, to the agent's successor."""
         self.heard: dict[int, int] = {}
         """Up to which offset the output of each of its scripts has been taken in."""
+        self.logged: dict[int, int] = {}
+        """Up to which offset the output of each of its scripts stands in its log."""
         self._host = host
         self._known = snapshot
         self._data: dict[str, Any] = dict(snapshot.data)
@@ -174,9 +187,9 @@ class Session:
         self._host.say(self, level, as_text(text), fields)
         self._host.changed(self)
 
-    def output(self, text: str, level: str = "info", **fields: Any) -> None:
+    def output(self, text: str, level: str = "info", said: Said = NOW, **fields: Any) -> None:
         """Put a line into the session's log only, as the output of a script is."""
-        self._host.say(self, level, as_text(text), fields)
+        self._host.say(self, level, as_text(text), fields, said)
 
     def update(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
         """Merge values deeply into what the session shows: mappings are merged, anything else is replaced.

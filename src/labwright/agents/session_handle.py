@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from labwright.agents.asking import Asked, gone
-from labwright.agents.following import AgentWatch, recorded, shown_lost
+from labwright.agents.following import AgentWatch, answers, recorded, shown_lost
 from labwright.agents.wire import ENDED, is_left_out
 from labwright.core.errors import AgentGoneError, NotFoundError, SessionFailedError, UnreachableError, WaitTimeoutError
 from labwright.core.model import SessionSnapshot, SessionState
@@ -190,6 +190,10 @@ class SessionHandle:
         except AgentGoneError:
             await asyncio.sleep(RETRY_S)
             return None
+        except UnreachableError:  # the reply was lost, perhaps with an agent that has come back since
+            if await answers(self._asked.connection, self.agent, self._asked.sender):
+                return None
+            raise
         session = await self.take(reply)
         return session if session.state.is_final else None
 

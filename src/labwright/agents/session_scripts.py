@@ -10,7 +10,7 @@ from typing import Any
 from labwright.agents.script import Script, ScriptRunner
 from labwright.agents.script_folder import ScriptEnd
 from labwright.agents.script_output import Datagram, Item, Line, SideMessage
-from labwright.agents.session import ScriptEars, Session, SessionHost
+from labwright.agents.session import Said, ScriptEars, Session, SessionHost
 from labwright.agents.side_words import follow_word
 from labwright.core.errors import LabwrightError
 from labwright.core.logs import get_logger
@@ -55,7 +55,7 @@ class SessionScripts:
         """Bring what a script says to its session until it has ended; a cancellation ends it first."""
         try:
             async for item in script.output(session.heard.get(script.number, 0)):
-                _hear(session, item, ears)
+                _hear(session, script.number, item, ears)
                 session.heard[script.number] = item.offset
             return await script.wait()
         except asyncio.CancelledError:
@@ -64,7 +64,7 @@ class SessionScripts:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1):  # what it said in its last moments
                         async for item in script.output(session.heard.get(script.number, 0)):
-                            _hear(session, item, ears)
+                            _hear(session, script.number, item, ears)
                             session.heard[script.number] = item.offset
             raise
 
@@ -103,15 +103,16 @@ class SessionScripts:
             log.error("a script does not end", session=script.session_id, number=script.number, pid=script.pid)  # noqa: TRY400 - said, not traced
 
 
-def _hear(session: Session, item: Item, ears: ScriptEars) -> None:
+def _hear(session: Session, number: int, item: Item, ears: ScriptEars) -> None:
     """Do with one item of a script's output what is to be done; a listener that raises ends the session."""
     match item:
         case Line():
-            if ears.log:
+            if ears.log and item.offset > session.logged.get(number, 0):
                 level = "info" if item.stream == "out" else "warning"
-                session.output(
-                    item.text, level, stream=item.stream, **({"continued": True} if item.is_continued else {})
-                )
+                said = Said(at=item.at, place=f"{number}:{item.offset}")
+                more = {"continued": True} if item.is_continued else {}
+                session.logged[number] = item.offset
+                session.output(item.text, level, said, stream=item.stream, **more)
             if ears.on_line is not None:
                 ears.on_line(item)
         case SideMessage():

@@ -76,7 +76,7 @@ def start(
         _check_pairs(option, texts)
     settings = caller.settings()
     caller.note_missing_file(settings)
-    words = [agent_class, f"--name={name}", "--site", str(settings.folder)]
+    words = [agent_class, "--name", name, "--site", str(settings.folder)]
     words += ["--state", str((state or settings.state_dir).absolute())]
     words += [f"--label={text}" for text in label or ()]
     words += [f"--arg={text}" for text in arg or ()]

@@ -7,6 +7,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from labwright.core.clock import to_text
@@ -58,15 +59,29 @@ class Logs:
         self._came = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def put(self, subject: str, level: str, text: str, fields: Mapping[str, Any]) -> None:
-        """Take a line; may be called from any thread."""
+    def put(
+        self,
+        subject: str,
+        level: str,
+        text: str,
+        fields: Mapping[str, Any],
+        *,
+        at: datetime | None = None,
+        place: str = "",
+    ) -> None:
+        """Take a line; may be called from any thread.
+
+        `at` is when it was said, by default now. `place` tells where in its source it stands; see `last_places`.
+        """
         with self._counting:
             if self._waiting >= MOST_WAITING:
                 self._lost += 1
                 return
             self._waiting += 1
             lost, self._lost = self._lost, 0
-        entry: dict[str, Any] = {"at": to_text(utc_now()), "level": level, "text": text[:LONGEST_LINE]}
+        entry: dict[str, Any] = {"at": to_text(at or utc_now()), "level": level, "text": text[:LONGEST_LINE]}
+        if place:
+            entry["place"] = place
         if lost:
             entry["lost_before"] = lost
         plain = to_plain(dict(fields))
@@ -119,6 +134,23 @@ class Logs:
         task = asyncio.create_task(send())
         self._shown.add(task)
         task.add_done_callback(self._shown.discard)
+
+
+async def last_places(connection: Connection, subject: str) -> dict[str, str]:
+    """Tell how far the log of a subject has come: the last place of each source in the newest of its messages.
+
+    A place is `source:position`.
+
+    Raises:
+        UnreachableError, TimeoutError: the server does not answer.
+    """
+    newest = await connection.request(f"$JS.API.DIRECT.GET.{STREAM}.{subject}")
+    places: dict[str, str] = {}
+    for line in newest.data.splitlines():
+        source, _, position = str(json.loads(line).get("place", "")).partition(":")
+        if position:
+            places[source] = position
+    return places
 
 
 def _chunk(lines: list[str]) -> int:

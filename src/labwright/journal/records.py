@@ -341,6 +341,7 @@ class SessionEnded(Record):
     error: ErrorRecord | None = None
     data: dict[str, Any] | None = None
     messages: tuple[SessionMessage, ...] = ()
+    progress: Progress | None = None
     note: str | None = None
 
 

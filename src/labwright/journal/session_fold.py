@@ -102,6 +102,7 @@ def _ended(session: SessionSnapshot, record: SessionEnded) -> SessionSnapshot:
     changes |= {
         "state": SessionState(record.state),
         "ended_at": record.at,
+        "progress": record.progress or session.progress,
         "result": record.result,
         "error": record.error,
         "note": record.note if record.note is not None else session.note,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from labwright.core.model import ErrorRecord, Event, FileEntry, Run, RunState, SessionSnapshot
+from labwright.journal.file_fold import completed_file
 from labwright.journal.fold import apply
 from labwright.journal.journal import Entry
 from labwright.journal.records import (
@@ -212,7 +213,9 @@ class Present:
 
     def _take_file(self, entry: Entry, file: FileEntry, changes: Changes) -> None:
         known = changes.files.get(file.id) or self.recall.file(file.id)
-        changes.files[file.id] = FileSeen(file=file, first_seq=known.first_seq if known else entry.seq, seq=entry.seq)
+        first_seq = known.first_seq if known else entry.seq
+        whole = completed_file(known.file, file) if known else file
+        changes.files[file.id] = FileSeen(file=whole, first_seq=first_seq, seq=entry.seq)
 
     def _seen(self, run_id: str, changes: Changes) -> None:
         """Cross a run off the list of its event."""

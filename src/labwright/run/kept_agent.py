@@ -75,7 +75,7 @@ class Launch:
         labels = [f"--label={name}={value}" for name, value in agent.labels.items()]
         arguments = [f"--arg={name}={written(value)}" for name, value in agent.arguments.items()]
         state = ["--state", str(self.state_dir), "--site", str(self.folder), *self.connection]
-        return [agent.class_name, f"--name={agent.name}", *labels, *arguments, *state]
+        return [agent.class_name, "--name", agent.name, *labels, *arguments, *state]
 
     def environment(self) -> dict[str, str]:
         """Give what is added to the environment: the site's folder stands where modules are searched."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from labwright.agents.session import ScriptEars, Session
+from labwright.agents.session import NOW, Said, ScriptEars, Session
 from labwright.core.errors import NotProvidedError
 from labwright.core.ids import new_id
 from labwright.core.model import SessionSnapshot, SessionState, utc_now
@@ -56,7 +56,7 @@ class _NoAgent:
     def changed(self, session: Session) -> None:
         """Nobody watches."""
 
-    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any]) -> None:  # noqa: ARG002 - protocol
+    def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any], said: Said = NOW) -> None:  # noqa: ARG002 - protocol
         """Keep a line."""
         self._lines.append(text)
 
