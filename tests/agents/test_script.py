@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from labwright.agents.script import Line, ScriptRunner, SideMessage
+from labwright.agents.script_command import ScriptOptions
 from labwright.core.errors import ConflictError, UsageError
 from tests.agents.script_support import (
     STUBBORN_TREE,
@@ -442,3 +443,11 @@ async def test_nothing_is_left_of_a_runner_that_is_closed(tmp_path: Path) -> Non
         script = await runner.start("ses_1", 1, file_of(tmp_path, ""))
         await script.wait()
     await until(lambda: left_in(tmp_path) == [], "the keeper goes")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("deadline_s", "x"), ("deadline_s", float("nan")), ("grace_s", -1), ("output_bytes", "x")]
+)
+def test_an_option_that_is_no_number_is_refused_before_anything_starts(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=name):
+        ScriptOptions.of({name: value})

@@ -132,6 +132,49 @@ SITE = {
                 """Run a script."""
                 session.log(f"would run {script}")
     ''',
+    "bench/stage.py": '''
+        from labwright import Agent, Session, operation, process
+
+        class Stage(Agent):
+            """A stage that says much."""
+
+            def __init__(self, axis: str = "x", limits: list[float] = [0.0, 1.0]) -> None:
+                if axis == "broken":
+                    raise ValueError("there is no such axis")
+
+            @operation
+            async def chatter(self, session: Session, lines: int) -> None:
+                """Say much at once."""
+                for number in range(lines):
+                    session.log(f"line {number}")
+
+            @operation(timeout=60)
+            async def move(self, session: Session, to: float, speed: float = 0.5, mode: str | None = None) -> dict:
+                """Move the stage.
+
+                It waits until the stage stands still.
+                """
+                session.update(position=to, label="standing")
+                return {"position": to}
+
+            @operation
+            async def measure(self, session: Session) -> None:
+                session.update(trace=list(range(4000)), image="x" * 200_000)
+                session.set_result({"mean": 0.5})
+
+            @process(startup=True)
+            async def check_state(self, session: Session) -> None:
+                """Look every now and then."""
+                async for _ in session.every(0.5):
+                    pass
+
+            @process
+            async def jog(self, session: Session) -> None:
+                async for _ in session.every(0.5):
+                    pass
+
+        not_an_agent = 5
+    ''',
     "bench/tasks.py": """
         import asyncio
         from pathlib import Path
@@ -309,7 +352,8 @@ def running(
     terminal: Terminal, name: str, *words: str, agent: str = "Pump --arg port=/dev/null"
 ) -> Generator[subprocess.Popen[str]]:
     """Run an agent of the small site under a name, and give it once it is here."""
-    given = ("agent", "start", *f"bench.instruments:{agent}".split(), "--name", name, *words)
+    place = agent if agent.startswith("bench.") else f"bench.instruments:{agent}"
+    given = ("agent", "start", *place.split(), "--name", name, *words)
     with terminal.started(*given) as process:
         wait_until(lambda: name in here(terminal) and process.poll() is None)
         yield process

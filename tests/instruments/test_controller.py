@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labwright.core.model import FileEntry
+from labwright.journal.follow import follow
+from labwright.journal.journal import Entry
+from labwright.journal.records import decode
+from labwright.journal.state import Present
+from labwright.journal.view import View
 from tests.instruments.test_faults import Site
 from tests.support.real_agents import RealAgent, RefusedError, house, nothing_left
 
@@ -313,3 +320,60 @@ async def test_an_operation_goes_on_when_its_agent_is_killed_and_comes_back(site
 
     assert ended["state"] == "succeeded", ended
     assert ended["result"]["quantiles"]["white_noise_level"]["total"] > 0
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+async def files_of(site: Site, session: str, condition: Callable[[list[FileEntry]], object]) -> list[FileEntry]:
+    """Wait until the catalogue shows files of a session as they should be, as `files list --session` does."""
+    view = View(site.folder / "view.sqlite")
+    present = Present(recall=view)
+    files: list[FileEntry] = []
+    try:
+        async with asyncio.timeout(60):
+            async for batch in follow(site.home.connection, "JOURNAL", ["file.>"], after=0):
+                entries = [
+                    Entry(seq=message.seq, subject=message.subject, record=decode(message.data))
+                    for message in batch
+                ]
+                await view.write(present.take(entries))
+                files = view.files({"session": session})[0]
+                if condition(files):
+                    return files
+    except TimeoutError:
+        raise AssertionError(f"the catalogue is not as it should be: {files}") from None
+    finally:
+        view.close()
+    return files
+
+
+async def test_the_files_of_an_operation_are_catalogued_with_its_session_where_no_monitor_is(site: Site) -> None:
+    agent = await site.controller(SMURFPUB_BACKEND="")
+    await agent.call("uxm_setup", bands=[0])
+
+    ended = await agent.call("take_noise", duration=1)
+
+    assert ended["state"] == "succeeded", ended
+    files = await files_of(
+        site, ended["id"], lambda files: len(files) >= 2 and all(file.sha256 or file.note for file in files)
+    )
+    for file in files:
+        content = Path(file.path).read_bytes()
+        assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        assert (file.agent, file.action) == (agent.name, "take_noise")
+
+
+async def test_a_file_that_a_monitor_hears_of_too_is_one_file_of_its_session(site: Site) -> None:
+    monitor = await site.home.agent(
+        "labwright.instruments.pysmurf:PysmurfMonitor", "monitor", arguments={"port": 0, "host": "127.0.0.1"}
+    )
+    running = (await monitor.ask("status", "run"))["session"]
+    port = (await monitor.shown(running, lambda known: "port" in known["data"], "its port"))["data"]["port"]
+    agent = await site.controller(SMURFPUB_BACKEND="udp", SMURFPUB_UDP_HOST="127.0.0.1", SMURFPUB_UDP_PORT=str(port))
+
+    ended = await agent.call("run", script=site.script("publishes.py", PUBLISHES))
+    await monitor.shown(running, lambda known: known["data"]["files"]["examined"] == 1, "the file")
+
+    files = await files_of(site, ended["id"], lambda files: len(files) == 1 and files[0].note)
+    assert (files[0].path, files[0].agent) == ("/data/a.npy", agent.name)

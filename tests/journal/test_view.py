@@ -417,8 +417,14 @@ async def test_what_is_found_out_of_a_file_later_replaces_what_was_announced(tmp
     assert [file.id for file in fold.view.files({})[0]] == ["f2", "f1"]
     assert fold.view.files({"kind": "tune"})[0][0].size == 12
     assert [file.id for file in fold.view.files({"session": "ses_1"})[0]] == ["f2"]
+    heard_elsewhere = registered(2, agent="monitor", note="there is no such file here")
+    await fold.take(*entries(("file.f2", heard_elsewhere), first=4))
+    await fold.take(*entries(("file.f2", registered(2, session="ses_1", size=7, sha256="def")), first=5))
+    await fold.take(*entries(("file.f2", heard_elsewhere), first=6))
+    (completed,), _ = fold.view.files({"session": "ses_1"})
+    assert (completed.agent, completed.size, completed.sha256, completed.note) == ("s1", 7, "def", None)
     odd = registered(3, path="/data/ä\n'; DROP TABLE files")
-    await fold.take(*entries(("file.f3", odd), first=4))
+    await fold.take(*entries(("file.f3", odd), first=7))
     assert fold.view.files({"path": odd.file.path})[0] == [odd.file]
 
 

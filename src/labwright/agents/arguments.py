@@ -18,7 +18,16 @@ def make_agent(agent: type[Agent], arguments: Mapping[str, Any]) -> Agent:
     Raises:
         ParameterError: they do not fit; it lists every finding.
     """
-    return agent(**_typed(parameters_of(agent), arguments))
+    return agent(**checked_arguments(agent, arguments))
+
+
+def checked_arguments(agent: type[Agent], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the arguments of an agent's class to their types, without making its object.
+
+    Raises:
+        ParameterError: they do not fit; it lists every finding.
+    """
+    return _typed(parameters_of(agent), arguments)
 
 
 def parameters_of(agent: type[Agent]) -> Parameters:

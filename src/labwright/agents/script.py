@@ -62,6 +62,11 @@ class Script:
         """Tell whether nothing of it runs any more."""
         return self._ended.done()
 
+    @property
+    def grace_s(self) -> float:
+        """How long it may take to end when it is asked to."""
+        return self._folder.grace_s
+
     async def output(self, after: int = 0) -> AsyncGenerator[Item]:
         """Give everything that came out behind an offset, and what comes, until the script has ended."""
         await self._begun.wait()

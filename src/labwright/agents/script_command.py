@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
+import math
 import os
 import shutil
 import socket
@@ -71,8 +72,10 @@ class ScriptOptions:
         """Refuse what could only fail later.
 
         Raises:
-            UsageError: the folder is none, or the log file cannot be written.
+            UsageError: a number is none or out of range, the folder is none, or the log file cannot be written.
         """
+        for name in ("deadline_s", "memory_bytes", "output_bytes", "grace_s"):
+            _check_number(name, getattr(self, name))
         if self.cwd is not None and not Path(self.cwd).is_dir():
             raise UsageError(f"the script cannot run in {self.cwd}", because="there is no such folder")
         if self.log_file is not None:
@@ -82,6 +85,14 @@ class ScriptOptions:
                 raise UsageError(
                     f"the log file {self.log_file} cannot be written", because=str(error), cure="give another path"
                 ) from error
+
+
+def _check_number(name: str, value: object) -> None:
+    if value is None or (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+        return
+    raise UsageError(
+        f"{name} of a script cannot be {value!r}", because="it is a number, 0 or more", cure="leave it out, or mend it"
+    )
 
 
 def command_for(path: str | Path, args: Sequence[object], interpreter: str | None = None) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from labwright.core.errors import Stopped
+from labwright.core.errors import Stopped, UsageError
 from labwright.core.model import (
     LONGEST,
     ErrorRecord,
@@ -246,7 +246,12 @@ class Session:
         """Give 0, 1, 2 ... at even distances, the first at once, until the session is asked to end.
 
         A point that was missed, because what was done at one before took longer, is left out.
+
+        Raises:
+            UsageError: `seconds` is not above 0.
         """
+        if not seconds > 0:
+            raise UsageError(f"session.every cannot take {seconds!r} seconds", because="it is a number above 0")
         begun = time.monotonic()
         number = 0
         while not self.is_stopping:

@@ -60,7 +60,7 @@ class SessionScripts:
             return await script.wait()
         except asyncio.CancelledError:
             if not session.is_left:
-                await self._end(script, self._grace_of(session.operation), session.reason or "its session has ended")
+                await self._end(script, script.grace_s, session.reason or "its session has ended")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1):  # what it said in its last moments
                         async for item in script.output(session.heard.get(script.number, 0)):

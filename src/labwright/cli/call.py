@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from labwright.core.errors import LabwrightError
     from labwright.core.model import SessionSnapshot
 
-LAST_LINES_S = 2.0
-"""How long after the end of a session its last lines may come."""
+LAST_LINES_S = 6.0
+"""So long after the end of a session its last lines are waited for while none comes."""
+BREATH = 1000
+"""After so many lines, whatever else there is to do has its turn."""
 
 Operation = Annotated[str, typer.Argument(metavar="OPERATION", help="The operation's name; labwright agents show.")]
 On = Annotated[str, typer.Option("--on", metavar="NAME", help="The agent's name; labwright agents list.")]
@@ -154,30 +156,55 @@ def lost_row(snapshot: SessionSnapshot, error: LabwrightError) -> dict[str, Any]
     }
 
 
+class _Telling:
+    """Tells people the lines of a session's log as they come."""
+
+    def __init__(self, caller: Caller, lab: AsyncLab, session: SessionHandle) -> None:
+        self._caller = caller
+        self._lab = lab
+        self._session = session
+        self._is_whole = False
+        self._told = 0
+
+    async def run(self) -> None:
+        """Tell them to the last."""
+        from labwright.cli.sessions import log_line
+        from labwright.client.instruments import is_last_line
+
+        async with aclosing(self._lab.session_log(self._session.id, agent=self._session.agent, follow=True)) as lines:
+            async for line in lines:
+                self._told += 1
+                self._is_whole = is_last_line(line)
+                if line["level"] != "debug":
+                    self._caller.output.talk(log_line(line))
+                if self._told % BREATH == 0:
+                    await asyncio.sleep(0)
+
+    async def finish(self, task: asyncio.Task[None]) -> None:
+        """After the session's end: tell the rest, as long as lines come, and where they stand if not all have."""
+        told = -1
+        while not task.done() and told != self._told:
+            told = self._told
+            await asyncio.wait({task}, timeout=LAST_LINES_S)
+        if not self._is_whole:
+            self._caller.output.talk(f"more: labwright sessions log {self._session.id}")
+
+
 @contextlib.asynccontextmanager
 async def _shown_live(caller: Caller, lab: AsyncLab, session: SessionHandle) -> AsyncGenerator[None]:
     """Show people what a session logs and how it comes along while this lasts, and its last lines after that."""
     if caller.output.as_json:
         yield
         return
-    telling = asyncio.create_task(_tell_log(caller, lab, session))
-    showing = asyncio.create_task(_tell_changes(caller, session))
+    telling = _Telling(caller, lab, session)
+    tasks = (asyncio.create_task(telling.run()), asyncio.create_task(_tell_changes(caller, session)))
     try:
         yield
-        await asyncio.wait({telling}, timeout=LAST_LINES_S)
+        await telling.finish(tasks[0])
     finally:
-        for task in (telling, showing):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(telling, showing, return_exceptions=True)
-
-
-async def _tell_log(caller: Caller, lab: AsyncLab, session: SessionHandle) -> None:
-    from labwright.cli.sessions import log_line
-
-    async with aclosing(lab.session_log(session.id, agent=session.agent, follow=True)) as lines:
-        async for line in lines:
-            if line["level"] != "debug":
-                caller.output.talk(log_line(line))
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _tell_changes(caller: Caller, session: SessionHandle) -> None:

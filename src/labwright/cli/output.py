@@ -114,6 +114,8 @@ class Output:
         """Print one item of a stream: a JSON line, or a line of text."""
         if self.as_json:
             self._write(self.stdout, json.dumps(value, ensure_ascii=False))
+        elif isinstance(text, str):
+            self._write(self.stdout, printable(text))  # many lines come: a console would take too long for each
         else:
             self.text(text)
 
@@ -150,7 +152,11 @@ class Output:
 
     def talk(self, text: str | Text) -> None:
         """Tell people something that is no data; programs do not hear it."""
-        if not self.as_json:
+        if self.as_json:
+            return
+        if isinstance(text, str) and not self.is_live:
+            self._write(self.stderr, printable(text))
+        else:
             self.console_of_talk.print(printable(text) if isinstance(text, str) else text, soft_wrap=True)
 
     def error(self, error: BaseException) -> None:

@@ -193,7 +193,8 @@ def log_line(line: Mapping[str, Any]) -> str:
     fields = dict(line.get("fields", {}))
     origin = {"out": "stdout", "err": "stderr"}.get(str(fields.pop("stream", "")), line["level"])
     text = f"{line['at'][11:23]} {origin:<8}{line['text']}"
-    return f"{text}  {pairs(fields)}" if fields else text
+    text = f"{text}  {pairs(fields)}" if fields else text
+    return f"({line['lost_before']} lines are missing here)\n{text}" if line.get("lost_before") else text
 
 
 def show_session(caller: Caller, shown: Mapping[str, Any]) -> None:

@@ -40,12 +40,17 @@ def check(caller: Caller) -> None:
     Example:
       labwright check --site mylab
     """
+    from labwright.run.agent_checks import agent_findings
+
     caller.note_missing_file(caller.settings())
+    of_agents = caller.run(agent_findings(caller.settings()))
     try:
         site = loaded(caller)
     except SiteError as error:
-        _show_findings(caller, {"ok": False, "findings": list(error.findings or (error.message,)), "folder": None})
+        findings = [*(error.findings or (error.message,)), *of_agents]
+        _show_findings(caller, {"ok": False, "findings": findings, "folder": None})
         raise typer.Exit(1) from None
+    site = site.model_copy(update={"findings": (*site.findings, *of_agents)})
     _show_findings(caller, summary(site))
     if site.findings:
         raise typer.Exit(1)

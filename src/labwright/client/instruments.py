@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from labwright.agents.handle import AgentHandle, SessionHandle
 from labwright.agents.shown import session_fields
+from labwright.agents.wire import ENDED
 from labwright.client.agents import described, feeds_of, present, recorded_session, samples
 from labwright.client.asking import ask
 from labwright.client.ids import checked_id
@@ -25,6 +26,11 @@ WHOLE_ID = len("ses_") + LENGTH
 RECORDED_S = 2.0
 """By so much the journal may know of a session later than whoever has started it."""
 AGAIN_S = 0.1
+
+
+def is_last_line(line: Mapping[str, Any]) -> bool:
+    """Tell whether this is the last line of a session's log, with which its agent says that it has ended."""
+    return line["level"] == "debug" and ENDED in line.get("fields", {})
 
 
 class Instruments:
@@ -144,7 +150,8 @@ class Instruments:
             agent, session_id = str(shown["agent"]), str(shown["id"])
             follow = follow and not shown["ended_at"]
         ended = self.agent(agent).session(session_id).wait() if follow else None
-        async with closing(logged(self._connection, f"log.session.{session_id}", ended)) as lines:
+        log = logged(self._connection, f"log.session.{session_id}", ended, is_last=is_last_line)
+        async with closing(log) as lines:
             async for line in lines:
                 yield line
 

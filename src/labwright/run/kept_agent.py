@@ -78,9 +78,8 @@ class Launch:
         return [agent.class_name, "--name", agent.name, *labels, *arguments, *state]
 
     def environment(self) -> dict[str, str]:
-        """Give what is added to the environment: the site's folder stands where modules are searched."""
-        paths = [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {"LABWRIGHT_SITE": str(self.folder), "PYTHONPATH": os.pathsep.join(paths)}
+        """Give what is added to the environment."""
+        return site_environment(self.folder)
 
 
 class KeptAgent:
@@ -265,6 +264,12 @@ class KeptAgent:
         if (state, pid) != (self.state, self.pid):
             self.state, self.pid, self.since = state, pid, utc_now()
             self._changed()
+
+
+def site_environment(folder: Path) -> dict[str, str]:
+    """Give what is added to the environment of a site's agents: its folder stands where modules are searched."""
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"LABWRIGHT_SITE": str(folder), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def written(value: object) -> str:

@@ -88,7 +88,7 @@ def examine(path: str) -> Examined:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not hold us
     except FileNotFoundError:
-        return Examined(note="there is no such file on the monitor's machine")
+        return Examined(note="there is no such file where its announcement was heard")
     except (OSError, ValueError) as error:
         return Examined(note=f"it cannot be read: {error}")
     try:

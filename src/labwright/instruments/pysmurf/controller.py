@@ -14,6 +14,7 @@ from labwright.agents.agent import Agent
 from labwright.agents.operation import operation, process
 from labwright.agents.session import Session
 from labwright.core.errors import NotRunningError
+from labwright.instruments.pysmurf.catalogue import Catalogue
 from labwright.instruments.pysmurf.controller_feeds import Feeds
 from labwright.instruments.pysmurf.hardware_operation import HardwareOperation
 from labwright.instruments.pysmurf.script_operation import ScriptOperation
@@ -62,10 +63,15 @@ class PysmurfController(Agent):
         setting = Setting.of_environment(
             slot=self._slot, site=self.site, simulated_data=data_dir.absolute() if self._simulate else None
         )
-        self._scripts = ScriptOperation(setting)
-        self._hardware = HardwareOperation(setting)
+        self._files = Catalogue(self.register_file, self._note_lost_file)
+        self._scripts = ScriptOperation(setting, self._files)
+        self._hardware = HardwareOperation(setting, self._files)
         self._feeds = Feeds(self.feed, self._threshold)
         self._setting = setting
+
+    async def close(self) -> None:
+        """Catalogue what was announced."""
+        await self._files.close()
 
     # --- scripts -----------------------------------------------------------------------------------------------------
 
@@ -273,6 +279,9 @@ class PysmurfController(Agent):
 
     async def _do(self, session: Session, **params: Any) -> Any:
         return await self._hardware.do(session, session.operation, params)
+
+    def _note_lost_file(self, path: str, error: str) -> None:
+        self.log.warning("a file was not catalogued", path=path, error=error)
 
     @staticmethod
     def _say_where(session: Session, *, run_in_main_process: bool) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from labwright.agents.session import Session
 from labwright.core.errors import TerminalError
+from labwright.instruments.pysmurf.catalogue import Catalogue
 from labwright.instruments.pysmurf.published import deliver
 from labwright.instruments.pysmurf.script_operation import NOWHERE, LastWords, tell_losses
 from labwright.instruments.pysmurf.setting import Setting
@@ -34,8 +35,9 @@ HANGING_GRACE_S = 2.0
 class HardwareOperation:
     """Runs the operations of `on_smurf.operations` in child processes."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, files: Catalogue) -> None:
         self._setting = setting
+        self._files = files
 
     async def do(self, session: Session, name: str, params: Mapping[str, Any]) -> Any:
         """Run an operation in a child process to its end and give its result; `stop` and abort reach it as SIGTERM.
@@ -86,7 +88,9 @@ class HardwareOperation:
     async def _followed(self, session: Session, script: Script, words: LastWords) -> ScriptEnd:
         """Follow a child to its end, and ask it to end when the session is asked to."""
         following = asyncio.create_task(
-            session.follow_script(script, on_line=words.hear, on_datagram=lambda datagram: deliver(session, datagram))
+            session.follow_script(
+                script, on_line=words.hear, on_datagram=lambda datagram: deliver(session, datagram, self._files)
+            )
         )
         asked = asyncio.create_task(session.sleep(FOREVER_S))
         try:

@@ -5,10 +5,7 @@ Session data and logs go out on a feed, metadata on a feed for each stream, and 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import Counter
-from dataclasses import asdict
 from typing import Any, Final
 
 from labwright.agents.agent import Agent
@@ -16,7 +13,7 @@ from labwright.agents.feeds import Feed
 from labwright.agents.operation import process
 from labwright.agents.session import Session
 from labwright.core.errors import LabwrightError
-from labwright.instruments.pysmurf.announced import Announced, announced_file, examine
+from labwright.instruments.pysmurf.catalogue import FILE_TYPES, Catalogue
 from labwright.instruments.pysmurf.metadata import Names, as_json, feed_of, metadata
 from labwright.instruments.pysmurf.packets import DEFAULT_PORT, Packet
 from labwright.instruments.pysmurf.receiver import SAFE_BUFFER_BYTES, Receiver
@@ -25,8 +22,6 @@ SESSION_FEED: Final = "pysmurf_session_data"
 META_BUFFER_S: Final = 1.0
 MOST_META_FEEDS: Final = 200
 MOST_TYPES: Final = 100
-CLOSING_S: Final = 4.0
-"""An agent has five seconds to close; what is then not catalogued is lost."""
 
 
 class PysmurfMonitor(Agent):
@@ -40,16 +35,12 @@ class PysmurfMonitor(Agent):
         self._types: Counter[str] = Counter()
         self._trouble: Counter[str] = Counter()
         self._meta: dict[str, tuple[Feed, Names]] = {}
-        self._announced: asyncio.Queue[Announced] = asyncio.Queue()
-        self._unexamined: asyncio.Queue[Announced] = asyncio.Queue()
-        self._files: Counter[str] = Counter()
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Listen; what comes from now on is counted, fed and catalogued."""
         self._session_feed = self.feed(SESSION_FEED)
+        self._files = Catalogue(self.register_file, self._note_lost_file)
         await self._receiver.__aenter__()
-        self._tasks = [asyncio.create_task(self._register_files()), asyncio.create_task(self._examine_files())]
         self.log.info("listening to publishers", port=self._receiver.port, buffer_bytes=self._receiver.buffer_bytes)
         if self._receiver.buffer_bytes < SAFE_BUFFER_BYTES:
             self.log.warning(
@@ -61,13 +52,7 @@ class PysmurfMonitor(Agent):
     async def close(self) -> None:
         """Stop to listen, and catalogue what was heard."""
         await self._receiver.__aexit__(None, None, None)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSING_S):
-                await self._announced.join()
-                await self._unexamined.join()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._files.close()
 
     @property
     def port(self) -> int:
@@ -88,12 +73,7 @@ class PysmurfMonitor(Agent):
             "port": self.port,
             **self._receiver.shown(),
             "types": dict(self._types),
-            "files": {
-                "announced": self._files["announced"],
-                "catalogued": self._files["catalogued"],
-                "examined": self._files["examined"],
-                "waiting": self._announced.qsize() + self._unexamined.qsize(),
-            },
+            "files": self._files.shown(),
             "trouble": dict(self._trouble),
         }
 
@@ -108,9 +88,8 @@ class PysmurfMonitor(Agent):
                     self._session_feed.publish(_as_sample(packet))
                 case "metadata":
                     self._feed_metadata(packet)
-                case "data_file" | "g3_file":
-                    self._files["announced"] += 1
-                    self._announced.put_nowait(announced_file(packet))
+                case kind if kind in FILE_TYPES:
+                    self._files.announce(packet)
                 case _:
                     pass
         except (LabwrightError, ValueError, RecursionError) as error:  # one bad message never stops the others
@@ -131,33 +110,9 @@ class PysmurfMonitor(Agent):
         what = what[:200]
         self._trouble[what if what in self._trouble or len(self._trouble) < MOST_TYPES else "(others)"] += 1
 
-    # --- files -------------------------------------------------------------------------------------------------------
-
-    async def _register_files(self) -> None:
-        while True:
-            announced = await self._announced.get()
-            if await self._is_registered(asdict(announced)):
-                self._files["catalogued"] += 1
-                self._unexamined.put_nowait(announced)
-            self._announced.task_done()
-
-    async def _examine_files(self) -> None:
-        while True:
-            announced = await self._unexamined.get()
-            examined = await asyncio.to_thread(examine, announced.path)
-            note = announced.note or examined.note
-            if await self._is_registered({**asdict(announced), **asdict(examined), "note": note}):
-                self._files["examined"] += 1
-            self._unexamined.task_done()
-
-    async def _is_registered(self, fields: dict[str, Any]) -> bool:
-        try:
-            await self.register_file(**fields)
-        except (LabwrightError, ValueError) as error:  # the catalogue goes on with the next file
-            self._note_trouble(f"a file was not catalogued: {error}")
-            self.log.warning("a file was not catalogued", path=fields["path"], error=str(error))
-            return False
-        return True
+    def _note_lost_file(self, path: str, error: str) -> None:
+        self._note_trouble(f"a file was not catalogued: {error}")
+        self.log.warning("a file was not catalogued", path=path, error=error)
 
 
 def _as_sample(packet: Packet) -> dict[str, float | str | bool]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from labwright.agents.session import Session
 from labwright.core.errors import TerminalError, UsageError
+from labwright.instruments.pysmurf.catalogue import Catalogue
 from labwright.instruments.pysmurf.published import deliver
 from labwright.instruments.pysmurf.setting import Setting
 
@@ -39,8 +40,9 @@ class LastWords:
 class ScriptOperation:
     """Runs scripts in a setting."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, files: Catalogue) -> None:
         self._setting = setting
+        self._files = files
 
     async def run(self, session: Session, script: str, args: Sequence[Any], log: bool | str) -> dict[str, Any]:  # noqa: FBT001 - OCS's parameter
         """Run a script to its end.
@@ -61,7 +63,7 @@ class ScriptOperation:
             env=self._setting.variables,
             relay=self._setting.onward or NOWHERE,
             on_line=words.hear,
-            on_datagram=lambda datagram: deliver(session, datagram),
+            on_datagram=lambda datagram: deliver(session, datagram, self._files),
         )
         tell_losses(session, end)
         if not end.is_success:
