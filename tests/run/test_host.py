@@ -58,13 +58,23 @@ TOML = """
 class HostSite:
     """A site with pumps, and the process of its host."""
 
-    def __init__(self, folder: Path, home: House) -> None:
+    def __init__(self, folder: Path, home: House | None) -> None:
         self.folder = folder
-        self.home = home
+        self._home = home
         self.log = folder / "host.log"
         self._process: Process | None = None
         (folder / "pumps.py").write_text(dedent(PUMPS))
         self.configure(TOML)
+
+    @property
+    def home(self) -> House:
+        assert self._home is not None
+        return self._home
+
+    @property
+    def host_pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def configure(self, toml: str) -> None:
         (self.folder / "labwright.toml").write_text(dedent(toml))
@@ -166,6 +176,7 @@ async def test_an_agent_of_the_settings_is_kept_up_with_its_arguments(site: Host
         "restarts": 0,
         "unstable": False,
         "last_error": "",
+        "log": str(site.folder / "state" / "agents" / "pump-1" / "agent.log"),
     }
     assert shown["findings"] == []
 
@@ -268,6 +279,35 @@ async def test_a_second_host_of_that_name_is_refused(site: HostSite) -> None:
     assert site.pid("pump-1") == pid
 
 
+async def test_a_second_host_of_a_site_is_refused_under_any_name_and_told_who_is_there(site: HostSite) -> None:
+    await site.start()
+    pid = await site.up("pump-1")
+    other = HostSite(site.folder, site.home)
+    other.log = site.folder / "other.log"
+
+    await other.start("--name", "host-2")
+
+    assert await other.ended() == 6
+    assert f"process {site.host_pid}" in " ".join(other.log.read_text().split())
+    assert site.pid("pump-1") == pid
+
+
+async def test_the_host_says_that_it_has_no_agents_waits_for_the_journal_and_is_ending(tmp_path: Path) -> None:
+    site = HostSite(tmp_path, None)
+    site.configure('[state]\ndir = "state"\n')
+    await site.start()
+    try:
+        await until(lambda: "waiting for the journal" in site.log.read_text(), "it says that it waits")
+        site.send(signal.SIGINT)
+        assert await site.ended() == 0
+    finally:
+        await site.close()
+
+    said = site.log.read_text()
+    assert "this host has no agents" in said
+    assert "ending" in said
+
+
 async def test_agents_of_an_ocs_site_configuration_are_kept_too(site: HostSite) -> None:
     ocs = site.folder / "default.yaml"
     ocs.write_text(
@@ -321,15 +361,20 @@ async def kept(tmp_path: Path) -> AsyncGenerator[Callable[[str], Host]]:
 
 
 async def test_an_agent_that_does_not_start_is_told_unstable_with_its_last_words(
-    kept: Callable[[str], Host],
+    kept: Callable[[str], Host], caplog: pytest.LogCaptureFixture
 ) -> None:
     host = kept('[agents.pump-1]\nclass = "pumps:Broken"\n')
     agent = host.agents["pump-1"]
 
     await until(lambda: agent.is_unstable, "it is unstable")
 
-    assert agent.restarts == 4
+    await until(lambda: agent.restarts >= 4 and bool(agent.last_error), "its last words")
+    assert agent.status()["last_error"].startswith("unstable, ended 4 times")
     assert "the pump is not plugged in" in agent.status()["last_error"]
+    assert agent.status()["last_error"].count("RuntimeError: the pump") == 1
+    unstable = next(entry for entry in caplog.records if "an agent is unstable" in str(entry.msg))
+    assert "the pump is not plugged in" in str(unstable.msg)
+    assert str(agent.log_file) in str(unstable.msg)
     assert agent.state in {KeptState.WAITING, KeptState.UP}
 
 

@@ -136,6 +136,9 @@ class Execution:
         """Wait for the turn, then run the operation; user code may raise anything, which must not end the agent."""
         try:
             await self._turn()
+            if self._word is not None and self._word.told is Told.ABORT:  # before it began
+                self._take()
+                return Raised(asyncio.CancelledError())
             self._book.begin(self.session)
             timer = self._armed()
             try:

@@ -326,6 +326,11 @@ class AgentServer:
         """Bring what a script says to its session until it has ended."""
         return await self._scripts.follow(session, script, heard)
 
+    @property
+    def is_connected(self) -> bool:
+        """Tell whether nats-server is there now."""
+        return self._connection.is_connected
+
     # --- what the agent is given -------------------------------------------------------------------------------------
 
     @property

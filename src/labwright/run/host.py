@@ -52,6 +52,10 @@ class Host:
         """
         self._fingerprint = self._sources.fingerprint()
         self._follow(self._sources.read())
+        if not self._agents:
+            log.warning(
+                "this host has no agents", cure=f"write [agents.NAME] with a class into {self._sources.files[0]}"
+            )
 
     def reload(self) -> None:
         """Read the configuration again; one that cannot be read becomes a finding and changes nothing else."""

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 from labwright.agents.agent import Agent
 from labwright.agents.operation import operation, process
 from labwright.agents.serving import AgentServer, serving
 from labwright.agents.session import Session
-from labwright.core.errors import UsageError
+from labwright.core.errors import ConflictError, UsageError
+from labwright.core.logs import get_logger
 from labwright.run.engine import locator
-from labwright.run.host import Host
+from labwright.run.host import LOOK_EVERY_S, Host
 from labwright.run.kept_agent import KeptState, Launch
+from labwright.run.processes import hold_lock, lock_holder
 from labwright.run.settings import Settings
 from labwright.run.wanted import Manage, Sources
 
+HOST_LOCK = "host.lock"
 SHOW_EVERY_S = 10.0
 SETTLED = {Manage.UP: {KeptState.UP, KeptState.WAITING}, Manage.DOWN: {KeptState.DOWN}}
+
+log = get_logger(__name__)
 
 
 class HostAgent(Agent):
@@ -88,7 +95,7 @@ async def serve_host(
 
     Raises:
         UsageError: the configuration cannot be read.
-        ConflictError: a host of that name is there already.
+        ConflictError: a host of that name, or of that site on this machine, is there already.
     """
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -99,7 +106,8 @@ async def serve_host(
         loop.add_signal_handler(signal.SIGHUP, host.reload)
         if on_ready is not None:
             on_ready(host)
-        await _first(told.wait(), server.failed(), host.watch())
+        await _first(told.wait(), server.failed(), host.watch(), _tell_journal(server))
+        log.info("ending", agents=sorted(host.agents))
 
 
 @asynccontextmanager
@@ -110,8 +118,17 @@ async def hosting(
 
     Raises:
         UsageError: the configuration cannot be read.
-        ConflictError: a host of that name is there already.
+        ConflictError: a host of that name, or of that site on this machine, is there already.
     """
+    with _only_host(settings.state_dir):
+        async with _hosting(settings, sources, name=name, launch=launch) as entered:
+            yield entered
+
+
+@asynccontextmanager
+async def _hosting(
+    settings: Settings, sources: Sources, *, name: str, launch: Launch | None
+) -> AsyncGenerator[tuple[Host, AgentServer]]:
     agent = HostAgent(sources, launch or launch_of(settings))
     async with serving(
         agent,
@@ -126,6 +143,27 @@ async def hosting(
             yield agent.host, server
         finally:
             await agent.host.stop()
+
+
+@contextmanager
+def _only_host(state_dir: Path) -> Generator[None]:
+    """Be the only host of this state folder: two would end and start each other's agents.
+
+    Raises:
+        ConflictError: another host is there.
+    """
+    path = state_dir / HOST_LOCK
+    lock = hold_lock(path)
+    if lock is None:
+        raise ConflictError(
+            f"another host keeps the agents of this site here: process {lock_holder(path) or 'unknown'}",
+            because=f"it holds {path}",
+            cure="end it first, or have it follow the changed labwright.toml, which it does by itself",
+        )
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def launch_of(settings: Settings) -> Launch:
@@ -144,6 +182,23 @@ def default_name() -> str:
     if not name:
         raise UsageError("this machine has no name", cure="choose one with --name")
     return f"host-{name}"
+
+
+async def _tell_journal(server: AgentServer) -> None:
+    """Say in the log when the journal is away, and when it is back, for ever."""
+    was_there = True
+    while True:
+        if server.is_connected != was_there:
+            was_there = not was_there
+            if was_there:
+                log.info("the journal is there again")
+            else:
+                log.warning(
+                    "waiting for the journal; the agents are kept meanwhile, and can be neither seen nor asked",
+                    because="no nats-server answers",
+                    cure="start it: labwright serve",
+                )
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def _first(*awaited: Any) -> Any:

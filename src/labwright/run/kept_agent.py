@@ -42,6 +42,8 @@ LOOK_EVERY_S = 0.5
 LOG_LIMIT = 16 * 1024 * 1024
 TAIL_BYTES = 8 * 1024
 TAIL_LINES = 12
+LONGEST_WORDS = 500
+"""Letters of an agent's last line that the host's own log shows."""
 
 log = get_logger(__name__)
 
@@ -99,6 +101,7 @@ class KeptAgent:
         self._failures: deque[float] = deque(maxlen=UNSTABLE_FAILURES)
         self._pause_s = launch.first_pause_s
         self._folder = launch.folder_of(wanted.name)
+        self._log_begin = 0
         self._starting: asyncio.Task[Process] | None = None
         self._process: Process | None = None
 
@@ -130,12 +133,17 @@ class KeptAgent:
             "restarts": self.restarts,
             "unstable": self.is_unstable,
             "last_error": "\n".join(self.last_error),
+            "log": str(self.log_file),
         }
 
     def aim(self, target: Manage, wanted: WantedAgent | None = None) -> None:
         """Say what is wanted of it from now on; another class, label or argument starts it anew."""
         if target is self.target and (wanted is None or wanted == self.wanted):
             return
+        if wanted is not None and self.target is target is Manage.UP:
+            log.warning(
+                "an agent's configuration has changed: what it runs ends, and it is started anew", agent=wanted.name
+            )
         self.wanted = self.wanted if wanted is None else wanted
         self.target = target
         self._failures.clear()
@@ -226,6 +234,7 @@ class KeptAgent:
     async def _start(self) -> Process:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         output = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._log_begin = os.fstat(output).st_size
         try:
             words = self._launch.words(self.wanted)
             return await start_python(MODULE, words, env=self._launch.environment(), stdout=output, stderr=output)
@@ -236,13 +245,19 @@ class KeptAgent:
         """Note an end that nobody wanted, and wait a while, longer each time."""
         self.restarts += 1
         self._failures.append(time.monotonic())
-        self.last_error = (end, *tail(self.log_file))
+        words = tail(self.log_file, self._log_begin)
+        verdict = (
+            f"unstable, ended {UNSTABLE_FAILURES} times within {STEADY_S:g} s; at last " if self.is_unstable else ""
+        )
+        self.last_error = (f"{verdict}{end}", *words)
         if lived_s > STEADY_S:
             self._pause_s = self._launch.first_pause_s
         pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, LONGEST_PAUSE_S)
         say = log.error if self.is_unstable else log.warning
         said = "an agent is unstable" if self.is_unstable else "an agent has ended"
-        say(said, agent=self.wanted.name, because=end, again_in_s=pause_s)
+        why = next((line.strip() for line in reversed(words) if line.strip()), "it printed nothing")[:LONGEST_WORDS]
+        told = {"because": end, "it_said": why, "log": str(self.log_file), "again_in_s": pause_s}
+        say(said, agent=self.wanted.name, **told)
         self._show(KeptState.WAITING)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
@@ -277,10 +292,11 @@ def written(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def tail(path: Path) -> Sequence[str]:
-    """Give the last lines of a log."""
+def tail(path: Path, begin: int = 0) -> Sequence[str]:
+    """Give the last lines of a log, or those behind the place where it has begun."""
     with contextlib.suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        size = path.stat().st_size
+        file.seek(max(begin if begin <= size else 0, size - TAIL_BYTES))
         return tuple(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
     return ()
 
