@@ -8,7 +8,20 @@ from typing import Any, cast
 
 from hypothesis import strategies as st
 
-from labwright.core.model import Cause, ErrorRecord, Event, Run, RunState, Step, StepState, WaitingFor
+from labwright.core.model import (
+    Cause,
+    ErrorRecord,
+    Event,
+    FileEntry,
+    OperationKind,
+    Progress,
+    Run,
+    RunState,
+    SessionMessage,
+    Step,
+    StepState,
+    WaitingFor,
+)
 from labwright.journal import records
 from labwright.journal.records import Record, Requested
 
@@ -52,10 +65,12 @@ runs = st.builds(
     stuck=st.none() | st.sampled_from([RunState.FAILED, RunState.ABORTED]),
 )
 events = st.builds(Event, id=names, source=names, type=names, subject=st.none() | texts, time=moments, data=json_values)
+messages = st.lists(st.builds(SessionMessage, at=moments, text=texts), max_size=2).map(tuple)
+progress = st.builds(Progress, done=st.floats(0, 1e6), total=st.none() | st.floats(0, 1e6), text=texts)
 common = {"record_id": names, "at": moments}
 
 
-def built(kind: type[Record], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Record]:
+def built(kind: type[Record], /, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Record]:
     return st.builds(kind, **common, **fields)
 
 
@@ -137,6 +152,35 @@ BY_CLASS: dict[type[Record], st.SearchStrategy[Record]] = {
             records.PoolChanged: {"pool": names, "state": st.sampled_from(["active", "paused", "draining"])},
             records.ClockStepped: {"host": names, "by_s": st.floats(-1e6, 1e6)},
             records.Refused: {"what": texts, "error": errors},
+            records.SessionStarted: {
+                "agent": names,
+                "operation": names,
+                "kind": st.sampled_from(OperationKind),
+                "params": json_objects,
+                "key": st.none() | texts,
+                "run": st.none() | names,
+                "token": tokens,
+                "by": texts,
+            },
+            records.SessionChanged: {
+                "state": st.sampled_from(["running", "stopping"]),
+                "data": st.none() | json_objects,
+                "messages": messages,
+                "progress": st.none() | progress,
+            },
+            records.SessionAdopted: {"note": texts},
+            records.SessionEnded: {
+                "state": st.sampled_from(["succeeded", "failed", "aborted", "lost"]),
+                "result": json_values,
+                "error": st.none() | errors,
+                "data": st.none() | json_objects,
+                "messages": messages,
+                "progress": st.none() | progress,
+                "note": st.none() | texts,
+            },
+            records.FileRegistered: {
+                "file": st.builds(FileEntry, id=names, path=texts, agent=names, registered_at=moments)
+            },
         },
     ).items()
 }
