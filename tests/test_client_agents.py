@@ -96,6 +96,20 @@ def test_what_is_wrong_is_raised_as_what_it_is(lab: Lab) -> None:
         lab.session_shown("ses_0")
 
 
+def test_handles_say_what_they_are(lab: Lab) -> None:
+    session = lab.agent("pump-1").dispense.start(volume_ml=1)
+    session.wait(30)
+    assert repr(lab.agent("pump-1")) == "<agent pump-1>"
+    assert repr(lab.agent("pump-1").dispense) == "<operation dispense of pump-1>"
+    assert repr(session) == f"<session {session.id}: dispense on pump-1, succeeded when last seen>"
+
+
+def test_an_agent_that_is_not_here_names_who_is(lab: Lab) -> None:
+    with pytest.raises(AgentGoneError, match="pump-2") as raised:
+        lab.agent("pump-2").dispense.start(volume_ml=1)
+    assert (raised.value.because, raised.value.cure) == ("here are: pump-1", "did you mean 'pump-1'?")
+
+
 def test_agents_sessions_and_files_are_listed(lab: Lab) -> None:
     assert [agent["name"] for agent in lab.agents()] == ["pump-1"]
     done = lab.agent("pump-1").operation("self-test")()

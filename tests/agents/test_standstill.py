@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from labwright.agents.asking import _aged
 from labwright.agents.handle import AgentHandle
 from labwright.agents.standstill import BEAT_S, OLD_FOR_S, Standstill
-from labwright.core.errors import LabwrightError, UnreachableError
+from labwright.core.errors import LabwrightError, RefusedError, UnreachableError
 from tests.agents.conftest import LONG_S, Start, until
 
 
@@ -31,6 +32,13 @@ def test_what_is_taken_in_just_after_a_standstill_may_be_as_old() -> None:
     now += OLD_FOR_S
     standstill.beat()
     assert standstill.age_s == 0
+
+
+def test_a_command_that_is_repeated_is_waited_for_however_late_it_is() -> None:
+    assert _aged({"do": "start", "within_s": 2.0}, 1.5)["within_s"] == 0.5
+    assert _aged({"do": "start", "within_s": 2.0}, 3.0)["within_s"] > 0
+    with pytest.raises(RefusedError, match="expired"):
+        _aged({"do": "start", "within_s": 2.0, "valid_for_s": 2.0}, 3.0)
 
 
 async def test_a_command_to_a_stopped_agent_is_not_followed_after_its_sender_has_given_up(

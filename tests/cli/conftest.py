@@ -170,6 +170,7 @@ SITE = {
 
             @process
             async def jog(self, session: Session) -> None:
+                session.log("jogging")
                 async for _ in session.every(0.5):
                     pass
 

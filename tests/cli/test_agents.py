@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,7 @@ def test_a_feed_is_listed_and_watched(lab: Terminal, pump: str) -> None:
         sample = json.loads(process.stdout.readline())
         assert end(process).code == 130
     assert (sample["agent"], sample["feed"], sample["data"]["ok"]) == (pump, "pressure", True)
+    assert datetime.fromisoformat(sample["at"]).tzinfo is not None
     lab("sessions", "stop", session_id)
 
 

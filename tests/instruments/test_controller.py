@@ -44,6 +44,20 @@ PUBLISHES = """
     publish(3, "data_file", {"path": "/data/a.npy"})
     sender.sendto(b"no packet", place)
 """
+FOREIGN = """
+    import json, os, socket, subprocess, sys
+    generation = int(sys.argv[1])
+    packet = {
+        "host": socket.gethostname(), "id": os.environ.get("SMURFPUB_ID", "undeclared"), "script": sys.argv[0],
+        "time": 1700000000.5, "seq_no": 0, "type": "session_data", "payload": {"generations": {str(generation): True}},
+    }
+    place = (os.environ["SMURFPUB_UDP_HOST"], int(os.environ["SMURFPUB_UDP_PORT"]))
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(json.dumps(packet).encode(), place)
+    if generation < 3:
+        subprocess.run([sys.executable, "-I", sys.argv[0], str(generation + 1)], check=True)
+    assert not {"labwright", "pysmurf"} & set(sys.modules)
+"""
+"""A publisher that knows nothing but the documented datagrams, and starts a child and a grandchild that publish too."""
 
 
 @pytest.fixture
@@ -113,6 +127,15 @@ async def test_what_a_script_publishes_reaches_its_session_and_goes_on_unchanged
     assert [json.loads(data)["seq_no"] for data in received[:4]] == [0, 1, 2, 3]
     assert json.loads(received[0])["id"] == "crate1slot2"
     assert received[4] == b"no packet"
+
+
+async def test_a_foreign_publisher_and_its_grandchild_fill_the_session_by_the_documented_datagrams(site: Site) -> None:
+    agent = await site.controller(SMURFPUB_BACKEND="null")
+
+    ended = await agent.call("run", script=site.script("foreign.py", FOREIGN), args=["1"])
+
+    assert ended["state"] == "succeeded", ended
+    assert ended["data"] == {"generations": {"1": True, "2": True, "3": True}}
 
 
 async def test_with_the_null_backend_the_session_gets_what_is_published_and_nobody_else(site: Site) -> None:
@@ -233,6 +256,30 @@ async def test_biases_are_one_for_all_or_one_for_each_group(site: Site) -> None:
     assert refused.value.kind == "usage"
 
 
+async def test_nonsense_is_refused_at_the_start_and_described_by_the_schema(site: Site) -> None:
+    agent = await site.controller()
+    nonsense: list[tuple[str, dict[str, Any], str]] = [
+        ("take_noise", {"duration": 0}, "greater than 0"),
+        ("take_noise", {"duration": -3.5}, "greater than 0"),
+        ("stream", {"duration": -1}, "greater than 0"),
+        ("uxm_setup", {"bands": [0, 8]}, "less than 8"),
+        ("uxm_relock", {"bands": -1}, "greater than or equal to 0"),
+        ("overbias_tes", {"bgs": [15]}, "less than 15"),
+        ("set_biases", {"bias": 1.0, "bgs": [-1]}, "greater than or equal to 0"),
+        ("bias_dets", {"rfrac": 1.5}, "less than or equal to 1"),
+        ("bias_dets", {"rfrac": [0.6, 0.3]}, "the lower limit is above the upper one"),
+        ("take_bias_steps", {"rfrac_range": [-0.1, 0.9]}, "greater than or equal to 0"),
+        ("check_state", {"poll_interval": 0}, "greater than 0"),
+    ]
+    for operation, params, said in nonsense:
+        with pytest.raises(RefusedError, match=said) as refused:
+            await agent.begin(operation, **params)
+        assert refused.value.kind == "usage"
+    operations = (await agent.ask("describe"))["agent"]["operations"]
+    noise = next(each for each in operations if each["name"] == "take_noise")
+    assert noise["params"]["properties"]["duration"]["exclusiveMinimum"] == 0
+
+
 async def test_a_stream_flows_until_it_is_stopped(site: Site) -> None:
     agent = await site.controller()
     await agent.call("uxm_setup", bands=[0])
@@ -334,8 +381,7 @@ async def files_of(site: Site, session: str, condition: Callable[[list[FileEntry
         async with asyncio.timeout(60):
             async for batch in follow(site.home.connection, "JOURNAL", ["file.>"], after=0):
                 entries = [
-                    Entry(seq=message.seq, subject=message.subject, record=decode(message.data))
-                    for message in batch
+                    Entry(seq=message.seq, subject=message.subject, record=decode(message.data)) for message in batch
                 ]
                 await view.write(present.take(entries))
                 files = view.files({"session": session})[0]

@@ -19,7 +19,7 @@ import pytest
 
 from labwright.agents.handle import AgentHandle, SessionHandle
 from labwright.client import AsyncLab, connect_async
-from labwright.core.errors import LockedError, UnreachableError
+from labwright.core.errors import LockedError, RefusedError, UnreachableError
 from labwright.core.ids import new_id
 from labwright.core.model import SessionSnapshot
 from labwright.journal.connection import Connection
@@ -198,11 +198,14 @@ def _handle(lab: AsyncLab, name: str) -> AgentHandle:
 
 
 async def _insistently(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """Ask until there is an answer; what has begun is not begun again, since the id is the same."""
+    """Ask until there is an answer; what has begun is not begun again, since the id is the same.
+
+    An agent that stood still refuses what may be old.
+    """
     while True:
         try:
             return await ask()
-        except (UnreachableError, TimeoutError):
+        except (UnreachableError, RefusedError, TimeoutError):
             await asyncio.sleep(0.1)
 
 

@@ -166,7 +166,7 @@ async def test_a_holder_that_leads_no_group_is_ended_too(tmp_path: Path) -> None
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); fd = hold_lock(Path(sys.argv[1])); time.sleep(300)"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", hold, str(lock))
-    while lock_holder(lock) is None:
+    while not lock_holder(lock):  # held, and its holder's pid written
         await asyncio.sleep(0.02)
     await asyncio.to_thread(stop_holder, lock, 0.3)
     assert lock_holder(lock) is None

@@ -112,7 +112,7 @@ class World:
             target=given.get("target"),
             event=given.get("event"),
             providers={kind: Provider(kind, _lender(client)) for kind, client in clients.items()},
-            agent=agents.__getitem__ if agents else None,
+            agent=(lambda name, _: agents[name]) if agents else None,
             http_transport=given.get("http"),
         )
 

@@ -370,6 +370,9 @@ async def test_an_agent_that_does_not_start_is_told_unstable_with_its_last_words
 
     await until(lambda: agent.restarts >= 4 and bool(agent.last_error), "its last words")
     assert agent.status()["last_error"].startswith("unstable, ended 4 times")
+    (trouble,) = host.trouble().values()
+    assert trouble.startswith("unstable, ended 4 times")
+    assert f"RuntimeError: the pump is not plugged in; see {agent.log_file}" in trouble
     assert "the pump is not plugged in" in agent.status()["last_error"]
     assert agent.status()["last_error"].count("RuntimeError: the pump") == 1
     unstable = next(entry for entry in caplog.records if "an agent is unstable" in str(entry.msg))

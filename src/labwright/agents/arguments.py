@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labwright.agents.agent import Agent
+from labwright.agents.border import arguments_line
 from labwright.core.errors import ParameterError
 from labwright.plan.parameters import Parameters
 from labwright.plan.steps import Argument, Signature, annotations_of
@@ -27,7 +28,13 @@ def checked_arguments(agent: type[Agent], arguments: Mapping[str, Any]) -> dict[
     Raises:
         ParameterError: they do not fit; it lists every finding.
     """
-    return _typed(parameters_of(agent), arguments)
+    parameters = parameters_of(agent)
+    try:
+        return _typed(parameters, arguments)
+    except ParameterError as error:
+        takes = arguments_line(parameters.schema())
+        error.cure = f"mend what is named; its arguments are: {takes}" if takes else "leave it out: it takes none"
+        raise
 
 
 def parameters_of(agent: type[Agent]) -> Parameters:

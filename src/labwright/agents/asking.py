@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import difflib
 import json
 import math
 import time
@@ -10,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from labwright.agents.following import presence_of
+from labwright.agents.following import agents_here, presence_of
 from labwright.agents.wire import command_subject
 from labwright.core import errors
 from labwright.core.errors import (
@@ -28,6 +30,7 @@ REPLY_S = 5.0
 RETRY_S = 0.1
 MOST_BYTES = 1024 * 1024 - 4096
 """A command with its subject fits into one message of the server."""
+MOST_NAMED = 20
 RECONNECTS_S = 3.0
 """An agent that is announced and does not listen is about to connect again; it is given this time."""
 
@@ -138,8 +141,18 @@ class Asked:
         except (UnreachableError, TimeoutError):
             here = {}
         if here is None or time.monotonic() - begun > RECONNECTS_S:
-            raise gone(self.agent)
+            raise await self._absent()
         await asyncio.sleep(RETRY_S)
+
+    async def _absent(self) -> AgentGoneError:
+        """Make the error for the agent, which is not here; it names who is, and the nearest."""
+        error = gone(self.agent)
+        with contextlib.suppress(UnreachableError, TimeoutError):
+            here = set(await agents_here(self.connection)) - {self.agent}
+            error.because = f"here are: {', '.join(sorted(here)[:MOST_NAMED])}" if here else "no agent is here"
+            if near := difflib.get_close_matches(self.agent, here, n=1, cutoff=0.5):
+                error.cure = f"did you mean {near[0]!r}?"
+        return error
 
 
 async def reply_of(channel: Channel, timeout_s: float) -> dict[str, Any]:
@@ -189,10 +202,10 @@ def gone(agent: str, session: SessionSnapshot | None = None) -> AgentGoneError:
 
 
 def _aged(body: Mapping[str, Any], age_s: float) -> Mapping[str, Any]:
-    """Give a command that is repeated only the time that it has left."""
+    """Give a command that is repeated only the time that it has left; while it is repeated, somebody waits for it."""
     limits = {name: body[name] for name in ("valid_for_s", "within_s") if body.get(name) is not None}
     if not limits or age_s < RETRY_S:
         return body
     if age_s >= limits.get("valid_for_s", math.inf):
         raise RefusedError("the command has expired", because="nobody answered in time", cure="ask again")
-    return {**body, **{name: limit - age_s for name, limit in limits.items()}}
+    return {**body, **{name: max(limit - age_s, RETRY_S) for name, limit in limits.items()}}

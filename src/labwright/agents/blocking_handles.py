@@ -22,6 +22,9 @@ class BlockingAgentHandle:
         self._handle = handle
         self._do = do
 
+    def __repr__(self) -> str:
+        return repr(self._handle)
+
     @property
     def name(self) -> str:
         """Its name."""
@@ -51,6 +54,9 @@ class BlockingOperationHandle:
     def __init__(self, handle: Any, do: Do) -> None:
         self._handle = handle
         self._do = do
+
+    def __repr__(self) -> str:
+        return repr(self._handle)
 
     def with_options(self, **options: Any) -> BlockingOperationHandle:
         """Give it with options: `timeout_s`, `key`, `session`, `run`, `step`, `token`, `valid_for_s`."""
@@ -96,6 +102,9 @@ class BlockingSessionHandle:
     def __init__(self, handle: Any, do: Do) -> None:
         self._handle = handle
         self._do = do
+
+    def __repr__(self) -> str:
+        return repr(self._handle)
 
     @property
     def id(self) -> str:

@@ -34,6 +34,9 @@ class AgentHandle:
         self._by = by or sender
         self._asked = Asked(journal.connection, name, sender, patience_s)
 
+    def __repr__(self) -> str:
+        return f"<agent {self.name}>"
+
     def operation(self, name: str) -> OperationHandle:
         """Give a handle on an operation, whatever its name."""
         return OperationHandle(self._journal, self._asked, name, by=self._by)
@@ -76,6 +79,9 @@ class OperationHandle:
         self._journal = journal
         self._asked = asked
         self._by = by
+
+    def __repr__(self) -> str:
+        return f"<operation {self.name} of {self._asked.agent}>"
 
     def with_options(self, **options: Any) -> OperationHandle:
         """Give a handle whose starts have these options; one that is None is left out.

@@ -19,6 +19,7 @@ from typing import cast
 import structlog
 
 from labwright.agents.agent import Agent, Leftovers
+from labwright.agents.border import no_class, tell
 from labwright.agents.pulse import HARD_EXIT, Pulse
 from labwright.agents.serving import AgentServer
 from labwright.core.errors import LabwrightError, UsageError
@@ -44,8 +45,16 @@ def run_agent(arguments: Sequence[str]) -> None:
         agent = load_agent(options.agent)
         asyncio.run(_serve(agent, options))
     except LabwrightError as error:
-        log.error(error.message, because=error.because, cure=error.cure)  # noqa: TRY400 - said, not traced
+        if options.errors == "log":
+            log.error(error.message, because=error.because, cure=error.cure)  # noqa: TRY400 - said, not traced
+        else:
+            tell(error, as_json=options.errors == "json")
         raise SystemExit(error.exit_code) from None
+    except Exception as error:
+        if options.errors == "log":
+            raise
+        tell(error, as_json=options.errors == "json")
+        raise SystemExit(1) from None
 
 
 def load_agent(place: str) -> type[Agent]:
@@ -58,13 +67,16 @@ def load_agent(place: str) -> type[Agent]:
     if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109 - as Python itself would put it there
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as above
     try:
-        found: object = importlib.import_module(module_name)
-        for part in class_name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+        module = found = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
         raise UsageError(
             f"there is no agent {place}", because=str(error), cure="name it as MODULE:CLASS, such as mylab.pumps:Pump"
         ) from error
+    try:
+        for part in class_name.split("."):
+            found = getattr(found, part)
+    except (AttributeError, ValueError) as error:
+        raise no_class(place, module, str(error)) from error
     if not isinstance(found, type) or not issubclass(found, Agent):
         raise UsageError(
             f"{place} is no agent", because="it is no class derived from Agent", cure="derive it from Agent"
@@ -180,5 +192,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--creds", type=Path, help="the credentials for --url")
     parser.add_argument("--site", type=Path, help="the folder of the site, as the agent sees it")
     parser.add_argument("--leftovers", choices=["adopt", "kill"], help="what becomes of a predecessor's scripts")
+    parser.add_argument(
+        "--errors", choices=["log", "text", "json"], default="log", help="how what ends the agent is told"
+    )
     parser.add_argument("--leave-scripts", action="store_true", help="leave scripts to a successor when told to end")
     return parser

@@ -44,6 +44,11 @@ class SessionHandle:
         self._by = by
         self._snapshot = snapshot
 
+    def __repr__(self) -> str:
+        known = self._snapshot
+        what = f"{known.operation} on {self.agent}, {known.state.value} when last seen" if known else f"on {self.agent}"
+        return f"<session {self.id}: {what}>"
+
     @property
     def agent(self) -> str:
         """The name of its agent."""

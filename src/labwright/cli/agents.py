@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labwright.cli.caller import Caller, command, group
-from labwright.core.errors import UsageError
+from labwright.core.errors import NotFoundError, UsageError
 from labwright.core.ids import checked_name
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ AgentClass = Annotated[
 ]
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="The agent's name; one of that name at a time.")]
 AgentName = Annotated[str, typer.Argument(metavar="NAME", help="The agent's name.")]
+OperationName = Annotated[
+    str | None, typer.Argument(metavar="OPERATION", help="One of its operations.", show_default=False)
+]
 Labels = Annotated[
     list[str] | None,
     typer.Option("--label", metavar="KEY=VALUE", help="A label, by which selectors choose it.", show_default=False),
@@ -80,6 +85,7 @@ def start(
     words += ["--state", str((state or settings.state_dir).absolute())]
     words += [f"--label={text}" for text in label or ()]
     words += [f"--arg={text}" for text in arg or ()]
+    words.append(f"--errors={'json' if caller.output.as_json else 'text'}")
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(  # noqa: S606 - the agent takes this process's place, without what the command line has imported
@@ -139,16 +145,74 @@ def list_agents(caller: Caller) -> None:
 
 
 @command(agents, "show")
-def show_agent(caller: Caller, name: AgentName) -> None:
+def show_agent(caller: Caller, name: AgentName, operation: OperationName = None) -> None:
     """Show one agent: who it is, its operations with their parameters, its feeds and its sessions. Needs no `serve`.
 
-    With --json the parameters of each operation are a JSON schema.
+    With an operation, its help: what it does, and each of its parameters. With --json the parameters of each operation
+    are a JSON schema.
 
-    Example:
+    Examples:
       labwright agents show s2
+      labwright agents show s2 take_noise
     """
     found = caller.with_lab(lambda lab: lab.agent_shown(name))
-    caller.output.document(found, lambda: _show(caller, found))
+    if operation is None:
+        caller.output.document(found, lambda: _show(caller, found))
+        return
+    chosen = _operation(found, operation)
+    caller.output.document(chosen, lambda: _show_operation(caller, found["name"], chosen))
+
+
+def _operation(agent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Find an operation of an agent.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    from labwright.cli.described import nearest_of
+
+    operations = {each["name"]: each for each in agent.get("operations", ())}
+    if name in operations:
+        return operations[name]
+    near = nearest_of(name, operations)
+    raise NotFoundError(
+        f"{agent['name']} has no operation {name!r}",
+        because=f"it has: {', '.join(operations) or 'none'}",
+        cure=f"did you mean {near!r}?" if near else f"labwright agents show {agent['name']}",
+    )
+
+
+def _show_operation(caller: Caller, agent: str, operation: Mapping[str, Any]) -> None:
+    from rich.text import Text
+
+    from labwright.cli.output import printable, styled
+
+    output = caller.output
+    output.text(Text.assemble((operation["name"], "bold"), f"  {operation['kind']} of {agent}"))
+    for line in inspect.cleandoc(operation.get("doc") or "").splitlines():
+        output.text(f"  {line}")
+    schema: Mapping[str, Any] = operation.get("params") or {}
+    required = schema.get("required", ())
+    rows = [
+        (
+            name,
+            type_words(field),
+            "required" if name in required else json.dumps(field.get("default"), ensure_ascii=False),
+            field.get("description"),
+        )
+        for name, field in schema.get("properties", {}).items()
+    ]
+    output.table(("parameter", "type", "default", "is"), rows, nothing="no parameters")
+    lines = {
+        "locks": ", ".join(operation.get("locks") or ()),
+        "timeout": f"{operation['timeout']:g} s" if operation.get("timeout") else "",
+        "startup": "it begins with the agent" if operation.get("startup", False) is not False else "",
+    }
+    for name, text in lines.items():
+        if text:
+            output.text(Text.assemble((f"  {name:<9}", "dim"), printable(text)))
+    words = "".join(f" -p {name}=VALUE" for name in required)
+    output.talk(styled(f"next: labwright call {operation['name']} --on {agent}{words}", "dim"))
 
 
 def labels_line(labels: Mapping[str, Any]) -> str:
@@ -174,12 +238,17 @@ def _show(caller: Caller, found: Mapping[str, Any]) -> None:
     if feeds:
         names = [feed if isinstance(feed, str) else feed["name"] for feed in feeds]
         output.text(f"feeds      {', '.join(names)}")
-    for session in found.get("sessions", ()):
-        state = styled(session["state"])
-        output.text(
-            Text.assemble(f"{session['id']}  {session['operation']} ", state, f"  by {printable(session['by'])}")
-        )
+    if sessions := [_session_row(session) for session in found.get("sessions", ())]:
+        output.table(("session", "operation", "state", "started", "took", "by"), sessions)
     output.talk(styled(f"next: labwright call OPERATION --on {found['name']}", "dim"))
+
+
+def _session_row(session: Mapping[str, Any]) -> tuple[object, ...]:
+    from labwright.cli.pages import duration, short_time
+
+    started, ended = session["started_at"], session["ended_at"]
+    took = duration(started, ended)
+    return session["id"], session["operation"], session["state"], short_time(started), took, session["by"]
 
 
 def _operation_row(operation: Mapping[str, Any]) -> tuple[object, ...]:
@@ -195,17 +264,15 @@ def _operation_row(operation: Mapping[str, Any]) -> tuple[object, ...]:
 
 def parameters_line(schema: Mapping[str, Any]) -> str:
     """Write the parameters of an operation: name, type, and default where there is one."""
-    required = schema.get("required", ())
-    words: list[str] = []
-    for name, field in schema.get("properties", {}).items():
-        kinds = [field, *field.get("anyOf", ())]
-        kind = "|".join(str(each["type"]) for each in kinds if "type" in each)
-        default = "" if name in required else f"={_default(field)}"
-        words.append(f"{name}{f': {kind}' if kind else ''}{default}")
-    return ", ".join(words)
+    from labwright.agents.border import arguments_line
+
+    return arguments_line(schema)
 
 
-def _default(field: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps(field.get("default"))
+def type_words(field: Mapping[str, Any]) -> str:
+    """Name the types that a JSON schema allows; a choice by its values."""
+    if "enum" in field:
+        return "|".join(json.dumps(value, ensure_ascii=False) for value in field["enum"])
+    kinds = [each for each in (field, *field.get("anyOf", ())) if "type" in each]
+    words = [f"{each['type']} of {type_words(each['items'])}" if each.get("items") else each["type"] for each in kinds]
+    return "|".join(words) or "any"

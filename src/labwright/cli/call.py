@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labwright.cli.caller import Caller, command
+from labwright.cli.failures import INTERRUPTED
 from labwright.cli.options import Parameters, parameters
+from labwright.core.errors import LabwrightError, UsageError
 
 if TYPE_CHECKING:
     from labwright.agents.handle import SessionHandle
     from labwright.client import AsyncLab
-    from labwright.core.errors import LabwrightError
     from labwright.core.model import SessionSnapshot
 
 LAST_LINES_S = 6.0
@@ -78,17 +79,63 @@ def call(
     from labwright.client.agents import no_agent
     from labwright.core.errors import AgentGoneError
 
+    _check_name(on)
     given = parameters(param or ())
     options = {name: value for name, value in (("timeout_s", timeout), ("key", key)) if value is not None}
+    started: list[str] = []
 
     async def called(lab: AsyncLab) -> None:
         try:
             session = await lab.agent(on).operation(operation).with_options(**options).start(**given)
         except AgentGoneError as error:
             raise no_agent(on, [agent["name"] for agent in await lab.agents()]) from error
+        except LabwrightError as error:
+            error.cure = error.cure.replace("agents show NAME", f"agents show {on} {operation}")
+            raise
+        started.append(session.id)
         await _follow(caller, lab, session, is_waiting=not no_wait)
 
-    caller.with_lab(called)
+    try:
+        caller.with_lab(called)
+    except KeyboardInterrupt:
+        if not started:
+            raise
+        _tell_interrupted(caller, started[0])
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _check_name(on: str) -> None:
+    """Refuse a selector.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if set(on) & set("=,|()!*?"):
+        raise UsageError(
+            f"--on {on} is no name of an agent",
+            because="a call goes to one agent, which is named; selectors choose targets of runs, and what is aborted",
+            cure="labwright agents list shows names, classes and labels; then: --on NAME",
+        )
+
+
+def _tell_interrupted(caller: Caller, session_id: str) -> None:
+    """Tell that the session goes on, in one line."""
+    follow = f"labwright sessions log {session_id} --follow"
+    if caller.output.as_json:
+        caller.output.error(InterruptedCallError(session_id, cure=follow))
+    else:
+        caller.output.talk(f"interrupted; {session_id} goes on: {follow}")
+
+
+class InterruptedCallError(LabwrightError):
+    """Somebody has stopped waiting; the session goes on."""
+
+    kind = "interrupted"
+    exit_code = INTERRUPTED
+
+    def __init__(self, session_id: str, *, cure: str) -> None:
+        super().__init__("interrupted", because=f"the session {session_id} goes on", cure=cure)
+        self.session_id = session_id
 
 
 async def _follow(caller: Caller, lab: AsyncLab, session: SessionHandle, *, is_waiting: bool) -> None:
@@ -130,6 +177,8 @@ def row_of(snapshot: SessionSnapshot) -> dict[str, Any]:
     from labwright.agents.shown import session_fields
 
     shown = session_fields(snapshot)
+    if shown["error"]:
+        shown["error"]["try"] = shown["error"]["try"].replace("timeout_s", "--timeout")
     kind = shown["error"]["kind"] if shown["error"] else ""
     by_kind = {"timeout": "timeout", "refused": "refused"}
     by_state = {"succeeded": "succeeded", "aborted": "aborted", "lost": "unreachable"}
@@ -147,11 +196,12 @@ def lost_row(snapshot: SessionSnapshot, error: LabwrightError) -> dict[str, Any]
     """Give the row of a session whose agent has gone."""
     from labwright.cli.failures import error_fields
 
+    cure = f"the session may come back with its agent: labwright sessions show {snapshot.id}"
     return {
         "outcome": "unreachable",
         "session": snapshot.id,
         "result": None,
-        "error": error_fields(error),
+        "error": {**error_fields(error), "try": cure},
         "duration_s": None,
     }
 
@@ -211,13 +261,12 @@ async def _tell_changes(caller: Caller, session: SessionHandle) -> None:
     """Tell how far it is and what it shows, each at most once in a while."""
     from time import monotonic
 
-    from labwright.cli.pages import brief
+    from labwright.cli.pages import data_words, shown_data
     from labwright.cli.waiting import WORDS_EVERY_S, progress_words
-    from labwright.core.plain import from_plain
 
     said: dict[str, tuple[str, float]] = {}
     async for snapshot in session.updates():
-        words = {name: brief(from_plain(value), 200) for name, value in snapshot.data.items()}
+        words = {name: data_words(value, 200) for name, value in shown_data(snapshot.data).items()}
         if snapshot.progress is not None:
             words["progress"] = progress_words(snapshot.progress.model_dump())
         for name, text in words.items():
@@ -243,11 +292,11 @@ def _show_end(caller: Caller, session: SessionSnapshot, row: Mapping[str, Any]) 
 
 def show_row(caller: Caller, on: str, row: Mapping[str, Any]) -> None:
     """Print how a session ended."""
-    from labwright.cli.pages import brief, seconds, show_error
-    from labwright.core.plain import from_plain
+    from labwright.cli.pages import data_words, seconds, show_error
 
     took = seconds(row["duration_s"]) if row["duration_s"] is not None else None
-    cells = [on, row["outcome"], took, row["session"], brief(from_plain(row["result"]), 200)]
+    result = data_words(row["result"], 200) if row["result"] is not None else None
+    cells = [on, row["outcome"], took, row["session"], result]
     caller.output.table(("agent", "outcome", "took", "session", "result"), [cells])
     if row["error"]:
         show_error(caller.output, row["error"])

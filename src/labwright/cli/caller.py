@@ -6,17 +6,19 @@ takes a `Caller` first, and `command` puts the two options in its place.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
+from labwright.cli.failures import INTERRUPTED
 from labwright.cli.output import Output
 from labwright.core.errors import UnreachableError
 
@@ -101,6 +103,15 @@ class Caller:
     def ask(self, question: str, **arguments: Any) -> Any:
         """Ask the lab one question."""
         return self.with_lab(lambda lab: lab.ask(question, **arguments))
+
+
+@contextlib.contextmanager
+def ended_by_interruption() -> Generator[None]:
+    """Have Ctrl-C be the usual end of a command that follows something: it leaves without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def group(help_text: str) -> typer.Typer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labwright.cli.caller import Caller
@@ -56,12 +56,17 @@ def named(items: Sequence[dict[str, Any]], name: str, kind: str) -> dict[str, An
     for item in items:
         if item["name"] == name:
             return item
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    nearest = nearest_of(name, names)
     raise NotFoundError(
         f"there is no {kind} {name!r}",
         because=f"there are {len(names)}: {', '.join(sorted(names)[:MOST_NAMED])}" if names else "there is none at all",
-        cure=f"did you mean {nearest[0]!r}?" if nearest else f"see labwright {kind}s list",
+        cure=f"did you mean {nearest!r}?" if nearest else f"see labwright {kind}s list",
     )
+
+
+def nearest_of(name: str, names: Iterable[str]) -> str | None:
+    """Give the name that is most like one that does not exist."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)), None)
 
 
 def first_line(text: str) -> str:

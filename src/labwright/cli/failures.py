@@ -34,6 +34,8 @@ def error_fields(error: BaseException) -> dict[str, Any]:
 
     record = getattr(error, "record", None) or ErrorRecord.of(error)
     fields: dict[str, Any] = record.model_dump(mode="json", by_alias=True)
+    if session_id := getattr(error, "session_id", None):
+        fields["session"] = session_id
     if findings := getattr(error, "findings", ()):
         fields["findings"] = list(findings)
         if fields["because"] in {findings[0], "; ".join(findings)}:

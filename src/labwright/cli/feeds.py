@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labwright.cli.caller import Caller, command, group
+from labwright.cli.caller import Caller, command, ended_by_interruption, group
+from labwright.cli.described import nearest_of
+from labwright.core.clock import to_text
+from labwright.core.errors import NotFoundError
 
 if TYPE_CHECKING:
     from labwright.client import AsyncLab
@@ -32,9 +35,17 @@ def list_feeds(caller: Caller, agent: Agent = None) -> None:
     Example:
       labwright feeds list --agent monitor
     """
-    items = caller.with_lab(lambda lab: lab.feeds(agent))
+    items = caller.with_lab(lambda lab: _feeds(caller, lab, agent))
     rows = ([item["agent"], item["feed"]] for item in items)
     caller.output.items(items, lambda: caller.output.table(("agent", "feed"), rows, nothing="no feeds"))
+
+
+async def _feeds(caller: Caller, lab: AsyncLab, agent: str | None) -> list[dict[str, Any]]:
+    try:
+        return await lab.feeds(agent)
+    except NotFoundError as error:
+        caller.output.talk(f"note: {error.message}")
+        return []
 
 
 @command(feeds, "watch")
@@ -45,20 +56,43 @@ def watch(caller: Caller, feed: Feed = None, agent: Agent = None) -> None:
       labwright feeds watch --agent monitor
       labwright feeds watch pressure --agent pump-1 --json
     """
-    caller.with_lab(lambda lab: _watch(caller, lab, agent, feed))
+    with ended_by_interruption():
+        caller.with_lab(lambda lab: _watch(caller, lab, agent, feed))
 
 
 async def _watch(caller: Caller, lab: AsyncLab, agent: str | None, feed: str | None) -> None:
     from contextlib import aclosing
 
+    await _check(lab, agent, feed)
     caller.output.talk("listening; Ctrl-C ends it")
     async with aclosing(lab.watch_feed(agent, feed)) as samples:
         async for sample in samples:
-            caller.output.line(sample, _line(sample))
+            shown = {**sample, "at": to_text(datetime.fromtimestamp(sample["at"], UTC))}
+            caller.output.line(shown, _line(shown))
+
+
+async def _check(lab: AsyncLab, agent: str | None, feed: str | None) -> None:
+    """See that there is what is to be watched.
+
+    Raises:
+        NotFoundError: no such agent or feed is here; it names what is.
+    """
+    if agent is None and feed is None:
+        return
+    here = await lab.feeds(agent)
+    names = sorted({each["feed"] for each in here})
+    if feed is None or feed in names:
+        return
+    near = nearest_of(feed, names)
+    where = f"{agent} has no feed" if agent else "there is no feed"
+    raise NotFoundError(
+        f"{where} {feed!r} now",
+        because=f"there are: {', '.join(names)}" if names else "there is none: one begins with its first sample",
+        cure=f"did you mean {near!r}?" if near else "start what publishes it, and see labwright feeds list",
+    )
 
 
 def _line(sample: dict[str, Any]) -> str:
     from labwright.cli.pages import pairs
 
-    at = datetime.fromtimestamp(sample["at"], UTC).isoformat(timespec="milliseconds")[11:23]
-    return f"{at} {sample['agent']} {sample['feed']}  {pairs(sample['data'])}"
+    return f"{sample['at'][11:23]} {sample['agent']} {sample['feed']}  {pairs(sample['data'])}"

@@ -25,6 +25,10 @@ Kind = Annotated[
     str | None, typer.Option("--kind", metavar="KIND", help="Only files of this kind.", show_default=False)
 ]
 
+REST = 45
+"""How wide the other columns of the list are where it is narrow."""
+MOST_FOR_PATH = 20
+
 
 def add_to(app: typer.Typer, *, panel: str) -> None:
     """Declare the commands."""
@@ -56,7 +60,21 @@ def list_files(
     columns = ("path", "size", "kind", "action", "agent", "session", "announced")
 
     def show() -> None:
-        rows = ([*(file[name] for name in columns[:-1]), short_time(file["registered_at"])] for file in page["items"])
+        rows = [[*(file[name] for name in columns[:-1]), short_time(file["registered_at"])] for file in page["items"]]
+        for row in rows:
+            row[0] = cut_folder(row[0], max(MOST_FOR_PATH, caller.output.console.width - REST))
         caller.output.rows(columns, rows, nothing="no files", only_when_wide=("kind", "action", "session"))
 
     caller.output.items(page["items"], show, cursor=page["next_cursor"])
+
+
+def cut_folder(path: str, most: int) -> str:
+    """Cut a path's folder from the left where it is too long; the file's name stays whole.
+
+    >>> cut_folder("/data/2026/01/scan.dat", 16), cut_folder("/data/scan.dat", 16), cut_folder("/data/scan.dat", 4)
+    ('…26/01/scan.dat', '/data/scan.dat', '…/scan.dat')
+    """
+    if len(path) <= most:
+        return path
+    name = path.rpartition("/")[2]
+    return "…" + path[-max(most - 2, len(name) + 1) :]

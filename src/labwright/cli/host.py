@@ -42,7 +42,7 @@ def host(caller: Caller, ocs: Ocs = None, ocs_host: OcsHost = "", name: Name = "
     Examples:
       labwright host
       labwright host --ocs /config/default.yaml --host smurf-srv20
-      labwright call update --on class=HostAgent -p requests='[["all", "down"]]'
+      labwright call update --on host-smurf-srv20 -p requests='[["all", "down"]]'
     """
     from labwright.run.host_agent import serve_host
     from labwright.run.wanted import Sources

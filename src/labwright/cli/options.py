@@ -96,7 +96,7 @@ def parameters(texts: Iterable[str]) -> dict[str, Any]:
             raise UsageError(
                 f"-p {text} is no parameter",
                 because="a parameter is NAME=VALUE",
-                cure="-p dcid=993677, or -p @file.json",
+                cure=f"-p {name or 'name'}=VALUE, or -p @file.json",
             )
         else:
             read[name] = _value(value)
@@ -118,7 +118,7 @@ def _parameter_file(name: str) -> dict[str, Any]:
             f"-p @{name} cannot be read", because=f"it is not JSON: {error}", cure="mend the file"
         ) from error
     if not isinstance(found, dict):
-        raise UsageError(f"-p @{name} cannot be used", because="it holds no JSON object", cure='write {"dcid": 993677}')
+        raise UsageError(f"-p @{name} cannot be used", because="it holds no JSON object", cure='write {"name": value}')
     return cast("dict[str, Any]", found)
 
 

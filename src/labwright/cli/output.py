@@ -23,6 +23,8 @@ WIDE_ENOUGH = 110
 """From this width a table shows its less important columns."""
 
 NEVER_CUT = ("state", "requested")
+NEVER_BROKEN = ("id", "session", "run", "outcome", "took")
+"""Columns of a table that is folded where it does not fit, these excepted: what they hold is copied whole."""
 
 STYLES = {
     "succeeded": "green",
@@ -209,7 +211,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Text]], *, one_line: b
 
     laid = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        is_kept = number == 0 or (one_line and column in NEVER_CUT)
+        is_kept = number == 0 or column in (NEVER_CUT if one_line else NEVER_BROKEN)
         heading = Text(column, no_wrap=True, overflow="ellipsis") if one_line else column
         laid.add_column(heading, no_wrap=is_kept, overflow="fold")
     for row in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from labwright.cli.output import Output, cell, error_lines, printable, shown, style_of, styled, table
 
@@ -141,6 +141,8 @@ def show_error(output: Output, error: Mapping[str, Any], *, indent: str = "") ->
     """Print an error that is part of an answer."""
     from rich.text import Text
 
+    if error.get("kind") == "timeout":
+        error = {**error, "try": str(error["try"]).replace("timeout_s", "--timeout")}
     for line in error_lines(error):
         for text in line.split("\n"):
             output.text(Text.assemble(indent, text))
@@ -182,6 +184,42 @@ def short_time(moment: str | None, now: datetime | None = None) -> str:
 def pairs(values: Mapping[str, Any]) -> str:
     """Write names and values in one line."""
     return " ".join(f"{name}={brief(value, 200)}" for name, value in values.items())
+
+
+MOST_ITEMS = 8
+"""So many items of a list are shown in one line."""
+LEFT_OUT = "$left_out"
+"""The one key of what stands for a value that was too large to be told; its value is the size."""
+
+
+def shown_data(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the data of a session without what is no data: the word that they were too large to be told."""
+    return {} if set(data) == {LEFT_OUT} else data
+
+
+def data_words(value: Any, most: int = LONGEST_LINE) -> str:
+    """Write a value that an operation gave in one line: long lists are cut, and what was too large is said.
+
+    >>> data_words([1, 2, 3]), data_words({"$left_out": 200_000})
+    ('[1, 2, 3]', '(200000 characters: too large to be shown)')
+    """
+    from labwright.core.plain import from_plain
+
+    return brief(_cut(from_plain(value)), most)
+
+
+def _cut(value: Any) -> Any:
+    match value:
+        case {"$left_out": size}:
+            return f"({size} characters: too large to be shown)"
+        case list() if len(items := cast("list[Any]", value)) > MOST_ITEMS:
+            return [*map(_cut, items[:MOST_ITEMS]), f"… {len(items)} items"]
+        case list():
+            return [_cut(item) for item in cast("list[Any]", value)]
+        case dict():
+            return {name: _cut(item) for name, item in cast("dict[str, Any]", value).items()}
+        case _:
+            return value
 
 
 def brief(value: Any, most: int = LONGEST_LINE) -> str:

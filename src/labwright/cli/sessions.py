@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labwright.cli.caller import Caller, command, group
+from labwright.cli.caller import Caller, command, ended_by_interruption, group
 from labwright.cli.options import Cursor, Limit, SinceFilter, since
 from labwright.core.errors import LabwrightError
 from labwright.core.model import SessionState
@@ -100,7 +100,8 @@ def log(caller: Caller, session: SessionId, follow: Follow = False) -> None:
     Example:
       labwright sessions log ses_01JC --follow
     """
-    caller.with_lab(lambda lab: _log(caller, lab, session, follow=follow))
+    with ended_by_interruption():
+        caller.with_lab(lambda lab: _log(caller, lab, session, follow=follow))
 
 
 async def _log(caller: Caller, lab: AsyncLab, session: str, *, follow: bool) -> None:
@@ -132,8 +133,10 @@ def abort(caller: Caller, session: SessionIds) -> None:
 
 
 async def _end(caller: Caller, lab: AsyncLab, ids: Sequence[str], verb: str) -> None:
-    items = await ended_each(caller, ids, lambda session_id: end_session(lab, session_id, verb))
-    show_ended(caller, items)
+    items, failures = await ended_each(ids, lambda session_id: end_session(lab, session_id, verb))
+    if items:
+        show_ended(caller, items)
+    raise_last(caller, failures)
 
 
 async def end_session(lab: AsyncLab, session_id: str, verb: str, *, agent: str | None = None) -> dict[str, Any]:
@@ -152,9 +155,9 @@ async def end_session(lab: AsyncLab, session_id: str, verb: str, *, agent: str |
 
 
 async def ended_each(
-    caller: Caller, ids: Sequence[str], end: Callable[[str], Awaitable[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """Act on each; what fails is told, the last failure at the end, when the others have had their turn."""
+    ids: Sequence[str], end: Callable[[str], Awaitable[dict[str, Any]]]
+) -> tuple[list[dict[str, Any]], list[LabwrightError]]:
+    """Act on each; gives those that worked, and what went wrong with the others."""
     done: list[dict[str, Any]] = []
     failures: list[LabwrightError] = []
     for session_id in dict.fromkeys(ids):
@@ -162,11 +165,19 @@ async def ended_each(
             done.append(await end(session_id))
         except LabwrightError as error:
             failures.append(error)
+    return done, failures
+
+
+def raise_last(caller: Caller, failures: Sequence[LabwrightError]) -> None:
+    """Tell what has gone wrong; the last of it ends the command.
+
+    Raises:
+        LabwrightError: something has.
+    """
+    for error in failures[:-1]:
+        caller.output.error(error)
     if failures:
-        for error in failures[:-1]:
-            caller.output.error(error)
         raise failures[-1]
-    return done
 
 
 def show_ended(caller: Caller, items: Sequence[Mapping[str, Any]]) -> None:
@@ -202,8 +213,7 @@ def show_session(caller: Caller, shown: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     from labwright.cli.output import printable, styled
-    from labwright.cli.pages import brief, show_error
-    from labwright.core.plain import from_plain
+    from labwright.cli.pages import data_words, show_error, shown_data
 
     output = caller.output
     what = f"  {printable(shown['operation'] + ' on ' + shown['agent'])}  "
@@ -216,24 +226,26 @@ def show_session(caller: Caller, shown: Mapping[str, Any]) -> None:
         )
     for message in shown["messages"]:
         output.text(f"  {message['at'][11:19]}  {message['text']}")
-    for name, value in shown["data"].items():
-        output.text(Text.assemble("  ", (name, "bold"), f" {printable(brief(from_plain(value), 200))}"))
-    if shown["result"] is not None:
-        output.text(Text.assemble(("result ", "bold"), printable(brief(from_plain(shown["result"])))))
+    result = shown["result"]
+    for name, value in shown_data(shown["data"]).items():
+        if value != result:
+            output.text(Text.assemble("  ", (name, "bold"), f" {printable(data_words(value, 200))}"))
+    if result is not None:
+        output.text(Text.assemble(("result ", "bold"), printable(data_words(result))))
     if shown["error"]:
         show_error(output, shown["error"])
     output.talk(styled(f"next: labwright sessions log {shown['id']}", "dim"))
 
 
 def _lines_about(shown: Mapping[str, Any]) -> list[tuple[str, str]]:
-    from labwright.cli.pages import duration, pairs
+    from labwright.cli.pages import duration, pairs, shown_data
     from labwright.cli.waiting import progress_words
 
     took = duration(shown["started_at"], shown["ended_at"])
     lines = [("started", shown["started_at"] + (f", took {took}" if took else ""))]
     lines += [(name, str(shown[name])) for name in ("by", "run", "key", "note") if shown[name]]
-    if shown["params"]:
-        lines.append(("parameters", pairs(shown["params"])))
+    if params := shown_data(shown["params"]):
+        lines.append(("parameters", pairs(params)))
     if shown["progress"] and not shown["ended_at"]:
         lines.append(("progress", progress_words(shown["progress"])))
     return lines

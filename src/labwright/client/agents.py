@@ -47,7 +47,9 @@ def no_agent(name: str, here: Collection[str]) -> NotFoundError:
     return NotFoundError(
         f"there is no agent {name!r} here",
         because=f"here are: {names}" if here else "no agent is here",
-        cure=f"did you mean {nearest[0]!r}?" if nearest else "start it: labwright agent start MODULE:CLASS --name N",
+        cure=f"did you mean {nearest[0]!r}?"
+        if nearest
+        else f"start it: labwright agent start MODULE:CLASS --name {name}",
     )
 
 

@@ -108,7 +108,7 @@ class AsyncLab(Instruments):
             raise ConflictError(
                 message,
                 because="only one that was set aside can be decided again for good",
-                cure="labwright events decide ID --dry-run shows what the rules of now would do",
+                cure=f"labwright events decide {event_id} --dry-run shows what the rules of now would do",
             )
         return await self.journal.append(
             f"event.{event['key']}", Released(by=self.by), after=event["seq"], patience_s=PATIENCE_S

@@ -88,8 +88,8 @@ class OCSClient:
         try:
             described = agent.describe()
         except (UnreachableError, NotFoundError) as error:
-            message = f"the agent {instance_id!r} cannot be reached: {error.message}"
-            raise ControlClientError(message) from error
+            message = f"the agent {instance_id!r} cannot be reached: {_said(error)}; {error.cure}"
+            raise ControlClientError(message) from None
         for operation in described["operations"]:
             matched = _KINDS[operation["kind"]](agent, operation["name"])
             matched.__doc__ = operation.get("doc")
@@ -298,7 +298,7 @@ class _Labs:
             try:
                 self._opened[key] = self._stack.enter_context(connect())
             except LabwrightError as error:
-                raise ControlClientError(f"no lab can be reached: {_said(error)}") from error
+                raise ControlClientError(f"no lab can be reached: {_said(error)}") from None
         return self._opened[key]
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def checked_name(name: str, kind: str) -> str:
         UsageError: it holds other characters than letters, digits and `_ . : -`, or is empty or over 128 long.
     """
     if not NAME_PATTERN.fullmatch(name):
-        message = f"{name!r} cannot name a {kind}"
+        message = f"{name!r} cannot name {'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
         raise UsageError(
             message,
             because="a name has 1 to 128 letters, digits or _ . : - and nothing else",

@@ -29,6 +29,7 @@ from labwright.core.logs import get_logger
 OLDEST_SERVER = (2, 12)
 LEAST_PAYLOAD = 1_000_000
 RETRY_S = 0.1
+LOOK_S = 1.0
 REQUEST_TIMEOUT_S = 5.0
 NO_RESPONDERS = "503"
 
@@ -278,8 +279,9 @@ class Connection:
 
         self._listeners[number] = (subject, queue, guarded)
         if self._client is not None and self._up.is_set():
-            with contextlib.suppress(nats.errors.Error, OSError):
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
                 await self._subscribe(self._client)
+                await self._client.flush(timeout=2)  # from here on, whoever sends is heard
 
         async def end() -> None:
             self._listeners.pop(number, None)
@@ -324,7 +326,7 @@ class Connection:
                 log.info("reconnected", name=self._name)
                 for function in self._on_reconnect:
                     function()
-            await lost.wait()
+            await _until_lost(client, lost)
             self._up.clear()
             self._client = None
             self._fail_pending()
@@ -333,7 +335,7 @@ class Connection:
                     await client.close()
 
     async def _connect_once(self, lost: asyncio.Event) -> Client | None:
-        client = Client()
+        client = _Client()
         try:
             address = self._locate()
             await client.connect(**self._options(address, lost))
@@ -403,6 +405,23 @@ class Connection:
                 answer.set_exception(ConnectionLostError(text))
         for channel in list(self._channels.values()):
             channel.queue.put_nowait(None)
+
+
+class _Client(Client):
+    """The client of nats-py, save that what it cannot send any more does not keep it from telling of its end."""
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - its signature
+        self._pending = []
+        self._pending_data_size = 0
+        await super()._close(status, do_cbs)
+
+
+async def _until_lost(client: Client, lost: asyncio.Event) -> None:
+    """Wait until a connection is lost; now and then look, since a client whose closing failed does not say so."""
+    while client.is_connected and not lost.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await lost.wait()
 
 
 def check_server(client: Client) -> None:

@@ -44,6 +44,10 @@ class Host:
         """Describe all agents for people, in the order of their names."""
         return {name: self._agents[name].status() for name in sorted(self._agents)}
 
+    def trouble(self) -> dict[str, str]:
+        """Tell, of each agent that does not stay up, why."""
+        return {name: agent.trouble for name, agent in sorted(self._agents.items()) if agent.trouble}
+
     def open(self) -> None:
         """Read the configuration for the first time, and begin.
 

@@ -34,8 +34,8 @@ log = get_logger(__name__)
 class HostAgent(Agent):
     """Keep the agents of one machine up or down, as its configuration says.
 
-    The process `manager` shows each agent's target, state, pid, restarts and last words; the operation `update` has
-    agents up or down until their configuration changes.
+    The process `manager` shows each agent's target, state, pid, restarts and last words, and in `trouble` why one does
+    not stay up; the operation `update` has agents up or down until their configuration changes.
     """
 
     def __init__(self, sources: Sources, launch: Launch) -> None:
@@ -47,7 +47,8 @@ class HostAgent(Agent):
         """Show what becomes of each agent; to stop this ends no agent."""
         while not session.is_stopping:
             changed = self._changed
-            session.replace({"agents": self.host.states(), "findings": list(self.host.findings)})
+            findings, trouble = list(self.host.findings), self.host.trouble()
+            session.replace({"agents": self.host.states(), "findings": findings, "trouble": trouble})
             await _first(changed.wait(), session.sleep(SHOW_EVERY_S))
 
     @operation(timeout=120)

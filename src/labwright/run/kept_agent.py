@@ -122,6 +122,14 @@ class KeptAgent:
             return False
         return time.monotonic() - self._failures[0] < STEADY_S
 
+    @property
+    def trouble(self) -> str:
+        """Tell in a line why it is not up, or not for long; empty where all is well."""
+        if not self.last_error or not (self.is_unstable or self.state is KeptState.WAITING):
+            return ""
+        end, *words = self.last_error
+        return f"{end}: {last_line(words)}; see {self.log_file}"
+
     def status(self) -> dict[str, Any]:
         """Describe it for people."""
         return {
@@ -255,8 +263,7 @@ class KeptAgent:
         pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, LONGEST_PAUSE_S)
         say = log.error if self.is_unstable else log.warning
         said = "an agent is unstable" if self.is_unstable else "an agent has ended"
-        why = next((line.strip() for line in reversed(words) if line.strip()), "it printed nothing")[:LONGEST_WORDS]
-        told = {"because": end, "it_said": why, "log": str(self.log_file), "again_in_s": pause_s}
+        told = {"because": end, "it_said": last_line(words), "log": str(self.log_file), "again_in_s": pause_s}
         say(said, agent=self.wanted.name, **told)
         self._show(KeptState.WAITING)
         with contextlib.suppress(TimeoutError):
@@ -290,6 +297,11 @@ def site_environment(folder: Path) -> dict[str, str]:
 def written(value: object) -> str:
     """Write an argument as a command line takes it: text as it stands, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def last_line(lines: Sequence[str]) -> str:
+    """Give the last line that is not empty."""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")[:LONGEST_WORDS]
 
 
 def tail(path: Path, begin: int = 0) -> Sequence[str]:

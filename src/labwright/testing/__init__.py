@@ -1,5 +1,6 @@
-"""What users need to test their own site: a fake context and session, a manual clock, rehearsals, a whole lab."""
+"""What users need to test their own site: a fake context and session, a served agent, rehearsals, a whole lab."""
 
+from labwright.testing.agent import Given, served
 from labwright.testing.clock import ManualClock
 from labwright.testing.fake import FakeContext, LogLine
 from labwright.testing.lab import lab
@@ -17,10 +18,12 @@ __all__ = [
     "CrashReport",
     "FakeContext",
     "FakeSession",
+    "Given",
     "LogLine",
     "ManualClock",
     "crash_after_every_step",
     "lab",
     "run_every_step_twice",
     "run_task",
+    "served",
 ]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
 
 from labwright.agents.agent import Agent
 from labwright.agents.operation import operation, process
@@ -19,7 +21,7 @@ from labwright.instruments.pysmurf.controller_feeds import Feeds
 from labwright.instruments.pysmurf.hardware_operation import HardwareOperation
 from labwright.instruments.pysmurf.script_operation import ScriptOperation
 from labwright.instruments.pysmurf.setting import Setting
-from labwright.instruments.pysmurf.voltages import biases_by_group
+from labwright.instruments.pysmurf.voltages import LINES, biases_by_group
 
 LOCK = "smurf"
 MINUTE = 60.0
@@ -27,7 +29,22 @@ HOUR = 60 * MINUTE
 STREAM_OFF_S = 15.0
 """How long a stream may take to end after it was told to."""
 
-Groups = int | list[int] | None
+
+def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        message = "the lower limit is above the upper one"
+        raise ValueError(message)
+    return limits
+
+
+Band = Annotated[int, Field(ge=0, lt=8)]
+Bands = Band | list[Band] | None
+Group = Annotated[int, Field(ge=0, lt=LINES)]
+Groups = Group | list[Group] | None
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Volts = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Shares = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
 Options = dict[str, Any] | None
 
 
@@ -36,8 +53,9 @@ class PysmurfController(Agent):
 
     `slot` is that of the SMuRF card (default: SLOT of the environment), `poll_interval` how many seconds lie between
     two readings of `check_state`, `good_threshold_relock` the share of channels of a band below which a relock is an
-    alarm. With `simulate` everything runs on a simulated SMuRF, whose data go to `data_dir`. `monitor_id` names the
-    pysmurf-monitor beside it; scripts need none to reach their session.
+    alarm. With `simulate` everything runs on a simulated SMuRF, whose data go to `data_dir`. `monitor_id` is taken
+    because OCS's configurations give it, and is not needed: scripts reach their session and the catalogue without a
+    monitor.
     """
 
     def __init__(
@@ -46,8 +64,8 @@ class PysmurfController(Agent):
         slot: int | None = None,
         simulate: bool = False,
         monitor_id: str = "",
-        poll_interval: float = 10.0,
-        good_threshold_relock: float = 0.5,
+        poll_interval: Seconds = 10.0,
+        good_threshold_relock: Share = 0.5,
         data_dir: str = "",
     ) -> None:
         self.monitor_id = monitor_id
@@ -120,7 +138,7 @@ class PysmurfController(Agent):
         self,
         session: Session,
         *,
-        bands: Groups = None,
+        bands: Bands = None,
         kwargs: Options = None,
         run_in_main_process: bool = False,
     ) -> Any:
@@ -139,7 +157,7 @@ class PysmurfController(Agent):
         self,
         session: Session,
         *,
-        bands: Groups = None,
+        bands: Bands = None,
         kwargs: Options = None,
         run_in_main_process: bool = False,
     ) -> Any:
@@ -155,7 +173,7 @@ class PysmurfController(Agent):
 
     @operation(timeout=HOUR, lock=LOCK, adopt=True)
     async def take_noise(
-        self, session: Session, duration: float = 30.0, kwargs: Options = None, tag: str | None = None
+        self, session: Session, duration: Seconds = 30.0, kwargs: Options = None, tag: str | None = None
     ) -> Any:
         """Take a time stream of `duration` seconds and fit the white noise level of each channel, in pA/rtHz.
 
@@ -180,7 +198,7 @@ class PysmurfController(Agent):
         self,
         session: Session,
         kwargs: Options = None,
-        rfrac_range: tuple[float, float] = (0.2, 0.9),
+        rfrac_range: Shares = (0.2, 0.9),
         tag: str | None = None,
     ) -> Any:
         """Step the biases a little; counts, in all and by group, detectors whose Rfrac lies in `rfrac_range`."""
@@ -192,7 +210,7 @@ class PysmurfController(Agent):
         self,
         session: Session,
         kwargs: Options = None,
-        rfrac_range: tuple[float, float] = (0.2, 0.9),
+        rfrac_range: Shares = (0.2, 0.9),
         tag: str | None = None,
     ) -> Any:
         """Do as `take_bias_steps` does, with a sine in place of a step."""
@@ -207,14 +225,12 @@ class PysmurfController(Agent):
         return await self._do(session, bgs=bgs, kwargs=kwargs)
 
     @operation(timeout=30 * MINUTE, lock=LOCK, adopt=True)
-    async def bias_dets(
-        self, session: Session, rfrac: float | tuple[float, float] = (0.3, 0.6), kwargs: Options = None
-    ) -> Any:
+    async def bias_dets(self, session: Session, rfrac: Share | Shares = (0.3, 0.6), kwargs: Options = None) -> Any:
         """Bias detectors into their transition: to the Rfrac given, or so that most are inside the range given."""
         return await self._do(session, rfrac=rfrac, kwargs=kwargs)
 
     @operation(timeout=5 * MINUTE, lock=LOCK, adopt=True)
-    async def set_biases(self, session: Session, bias: float | list[float], bgs: Groups = None) -> Any:
+    async def set_biases(self, session: Session, bias: Volts | list[Volts], bgs: Groups = None) -> Any:
         """Set bias voltages (V): one for all groups given (default: all 12), or a list with one for each."""
         return await self._do(session, biases=biases_by_group(bias, bgs))
 
@@ -242,7 +258,7 @@ class PysmurfController(Agent):
 
     @process(startup=True, grace=5.0)
     async def check_state(
-        self, session: Session, *, poll_interval: float | None = None, test_mode: bool = False
+        self, session: Session, *, poll_interval: Seconds | None = None, test_mode: bool = False
     ) -> None:
         """Read what the SMuRF does, every `poll_interval` seconds; changes nothing, and runs beside all else.
 
@@ -257,7 +273,7 @@ class PysmurfController(Agent):
         self,
         session: Session,
         *,
-        duration: float | None = None,
+        duration: Seconds | None = None,
         kwargs: Options = None,
         load_tune: bool = True,
         stream_type: Literal["obs", "oper"] = "obs",

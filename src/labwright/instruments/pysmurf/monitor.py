@@ -6,7 +6,9 @@ Session data and logs go out on a feed, metadata on a feed for each stream, and 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field
 
 from labwright.agents.agent import Agent
 from labwright.agents.feeds import Feed
@@ -23,6 +25,8 @@ META_BUFFER_S: Final = 1.0
 MOST_META_FEEDS: Final = 200
 MOST_TYPES: Final = 100
 
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
 
 class PysmurfMonitor(Agent):
     """Listens to SMURFPUB publishers: counts, feeds and catalogues what they publish.
@@ -30,7 +34,7 @@ class PysmurfMonitor(Agent):
     `port` is the UDP port (default 8200), `host` the address to listen on.
     """
 
-    def __init__(self, port: int = DEFAULT_PORT, host: str = "0.0.0.0") -> None:  # noqa: S104 - publishers are elsewhere
+    def __init__(self, port: Port = DEFAULT_PORT, host: str = "0.0.0.0") -> None:  # noqa: S104 - publishers are elsewhere
         self._receiver = Receiver(host, port, self._hear)
         self._types: Counter[str] = Counter()
         self._trouble: Counter[str] = Counter()
