@@ -105,13 +105,18 @@ async def test_a_tuning_script_is_history_after_everything_was_restarted(chaos: 
     script = chaos.folder / "scripts" / "pysmurf" / "tune_squids.py"
     script.parent.mkdir(parents=True)
     script.write_text(
+        "import time\n"
         "from labwright import script_session\n"
         "for band in range(3):\n"
         "    print('tuned band', band, flush=True)\n"
         "    script_session.update(bands={str(band): 'tuned'})\n"
         "script_session.set_result({'good': 3})\n"
+        "time.sleep(1)\n"  # nats-server writes logs a moment after it has acknowledged them
     )
-    done = await _handle(lab, CONTROLLER).tune_squids()
+    session = await _handle(lab, CONTROLLER).tune_squids.start()
+    streamed = [entry["text"] async for entry in session.log()]
+    assert "tuned band 2" in streamed
+    done = await session.wait()
     for service in (*chaos.agents.values(), chaos.serve):
         service.send(9)
     pid = EmbeddedServer(chaos.settings.state_dir).pid()
