@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from labwright.agents.keeper import start_keeper
-from labwright.agents.process_tree import descendants
+from labwright.agents.process_tree import command_of, descendants
 from labwright.agents.script import Line, ScriptRunner
 from labwright.agents.script_command import ScriptOptions, command_for, job_of
 from labwright.agents.script_folder import ScriptFolder
@@ -193,12 +193,21 @@ async def test_a_keeper_that_is_told_to_end_ends_its_script(tmp_path: Path) -> N
         assert (end.reason, end.signal) == ("ended", signal.SIGTERM)
 
 
+def keepers_here() -> list[int]:
+    """List the keepers and guards below this process; other tests have processes of their own below it."""
+    return [
+        entry.pid
+        for entry in descendants(os.getpid())
+        if any(word.endswith("keeper.py") for word in command_of(entry.pid))
+    ]
+
+
 async def test_a_spare_that_was_killed_is_replaced(tmp_path: Path) -> None:
     async with runner_in(tmp_path) as runner:
         path = file_of(tmp_path, "print('ran')")
         for number in range(3):
-            for entry in descendants(os.getpid()):
-                os.kill(entry.pid, signal.SIGKILL)
+            for pid in keepers_here():
+                os.kill(pid, signal.SIGKILL)
             script = await runner.start("ses_1", number, path)
             assert await lines_of(script) == ["ran"]
 
@@ -206,8 +215,8 @@ async def test_a_spare_that_was_killed_is_replaced(tmp_path: Path) -> None:
 async def test_a_start_that_was_given_up_does_not_happen_later(tmp_path: Path) -> None:
     path = file_of(tmp_path, f"open({str(tmp_path / 'starts')!r}, 'a').write('x')")
     async with runner_in(tmp_path) as runner:
-        await until(lambda: len(descendants(os.getpid())) == 2, "keeper and guard are up")
-        spare = [entry.pid for entry in descendants(os.getpid())]
+        await until(lambda: len(keepers_here()) == 2, "keeper and guard are up")
+        spare = keepers_here()
         for pid in spare:
             os.kill(pid, signal.SIGSTOP)
         with pytest.raises(TimeoutError):
@@ -222,10 +231,10 @@ async def test_a_start_that_was_given_up_does_not_happen_later(tmp_path: Path) -
 
 
 async def test_a_spare_goes_with_its_agent(tmp_path: Path) -> None:
-    before = {entry.pid for entry in descendants(os.getpid())}
+    before = keepers_here()
     keeper = start_keeper()
-    spare = [entry.pid for entry in descendants(os.getpid()) if entry.pid not in before]
-    assert spare
+    await until(lambda: len(keepers_here()) > len(before), "the spare is there")
+    spare = [pid for pid in keepers_here() if pid not in before]
     keeper.close()
     await until(lambda: alive(spare) == [], "the spare goes")
 
