@@ -171,7 +171,7 @@ def test_calling_a_process_gives_its_status(pump: Any) -> None:
     assert pump.pressure.wait(30).session["success"] is True
 
 
-def test_the_status_of_a_gone_agent_does_not_hang(lab: Terminal) -> None:
+def test_the_status_of_a_gone_agent_does_not_hang(lab: Terminal, agents: None) -> None:
     with running(lab, "doomed") as process:
         client: Any = OCSClient("doomed")
         started = client.dispense.start(volume_ml=1, seconds=60)
