@@ -92,8 +92,8 @@ def test_what_is_wrong_is_raised_as_what_it_is(lab: Lab) -> None:
         lab.agent("pump-1").fly.start()
     with pytest.raises(AgentGoneError, match="nobody"):
         lab.agent("nobody").dispense.start(volume_ml=1)
-    with pytest.raises(NotFoundError, match="ses_0"):
-        lab.session_shown("ses_0")
+    with pytest.raises(NotFoundError, match="ses_zz"):
+        lab.session_shown("ses_zz")
 
 
 def test_handles_say_what_they_are(lab: Lab) -> None:
