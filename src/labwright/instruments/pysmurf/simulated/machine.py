@@ -86,3 +86,7 @@ class HasMachine(Protocol):
     def log(self, text: object, level: object = ...) -> None:
         """Say a line."""
         ...
+
+    def get_timestamp(self) -> str:
+        """Tell the time, whole epoch seconds as text."""
+        ...

@@ -37,10 +37,6 @@ class StreamCommands(HasMachine):
     output_dir: str
     pub: Any
 
-    def get_timestamp(self) -> str:
-        """Tell the time, whole epoch seconds as text."""
-        raise NotImplementedError
-
     # --- what streams ------------------------------------------------------------------------------------------------
 
     def streaming(self) -> NDArray[np.bool_]:

@@ -33,10 +33,6 @@ class ToneCommands(HasMachine):
     plot_dir: str
     pub: Any
 
-    def get_timestamp(self) -> str:
-        """Tell the time, whole epoch seconds as text."""
-        raise NotImplementedError
-
     def _start_tones(self) -> None:
         self.tune_file: str | None = self.machine.hardware.get("tune_file")
         self.freq_resp: dict[int, dict[str, Any]] = {
