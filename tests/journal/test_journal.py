@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from labwright.core.errors import ConflictError, EngineError, FateUnknownError, UnreachableError
-from labwright.journal.connection import Address, Connection
+from labwright.journal.connection import Address, Connection, heeding
 from labwright.journal.journal import Entry, Journal, LeftBehindError, MovedError
 from labwright.journal.nats_server import EmbeddedServer
 from labwright.journal.records import Aborting
@@ -275,6 +275,37 @@ async def test_a_wrong_password_is_unreachable_after_the_patience(server: Embedd
     with pytest.raises(UnreachableError, match="does not answer"):
         async with Connection(lambda: Address(url=url, user="labwright", password="wrong"), patience_s=0.5):
             pass
+
+
+async def _deaf() -> str:
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
+    return "answered"
+
+
+async def test_a_cancellation_that_the_client_swallows_is_heeded() -> None:
+    waiting = asyncio.create_task(heeding(_deaf()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_what_a_cancelled_task_does_to_clean_up_is_not_cancelled_again() -> None:
+    cleaned: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cleaned.append(await heeding(asyncio.sleep(0, "flushed")))
+
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert cleaned == ["flushed"]
 
 
 async def test_nothing_published_while_disconnected_is_sent_later(server: EmbeddedServer, journal: Journal) -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
@@ -32,6 +32,8 @@ RETRY_S = 0.1
 LOOK_S = 1.0
 REQUEST_TIMEOUT_S = 5.0
 NO_RESPONDERS = "503"
+
+Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
 
@@ -172,10 +174,8 @@ class Connection:
         if client is not None:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(2):
-                    await client.flush()
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(2):
-                    await client.close()
+                    await heeding(client.flush())
+            await _end(client)
 
     async def publish(
         self, subject: str, payload: bytes = b"", *, headers: dict[str, str] | None = None, reply: str = ""
@@ -190,7 +190,7 @@ class Connection:
             text = "not connected to the journal"
             raise ConnectionLostError(text)
         try:
-            await client.publish(subject, payload, reply=reply, headers=headers)
+            await heeding(client.publish(subject, payload, reply=reply, headers=headers))
         except (nats.errors.Error, OSError, AttributeError) as error:
             text = "the connection to the journal was lost"
             raise ConnectionLostError(text, because=str(error)) from error
@@ -250,7 +250,8 @@ class Connection:
             channel.queue.put_nowait(message)
 
         try:
-            subscription = await client.subscribe(channel.reply, cb=put, pending_msgs_limit=0, pending_bytes_limit=0)  # pyright: ignore[reportUnknownMemberType]
+            subscribing = client.subscribe(channel.reply, cb=put, pending_msgs_limit=0, pending_bytes_limit=0)  # pyright: ignore[reportUnknownMemberType]
+            subscription = await heeding(subscribing)
         except (nats.errors.Error, OSError) as error:
             self._channels.pop(token, None)
             text = "the connection to the journal was lost"
@@ -260,7 +261,7 @@ class Connection:
         finally:
             self._channels.pop(token, None)
             with contextlib.suppress(nats.errors.Error, OSError):
-                await subscription.unsubscribe()
+                await heeding(subscription.unsubscribe())
 
     async def listen(
         self, subject: str, handler: Callable[[Msg], Awaitable[None]], *, queue: str = ""
@@ -281,14 +282,14 @@ class Connection:
         if self._client is not None and self._up.is_set():
             with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
                 await self._subscribe(self._client)
-                await self._client.flush(timeout=2)  # from here on, whoever sends is heard
+                await heeding(self._client.flush(timeout=2))  # from here on, whoever sends is heard
 
         async def end() -> None:
             self._listeners.pop(number, None)
             subscription = self._subscriptions.pop(number, None)
             if subscription is not None:
                 with contextlib.suppress(nats.errors.Error, OSError):
-                    await subscription.unsubscribe()
+                    await heeding(subscription.unsubscribe())
 
         return end
 
@@ -297,7 +298,8 @@ class Connection:
         while missing := self._listeners.keys() - self._subscriptions.keys():
             number = min(missing)
             subject, queue, handler = self._listeners[number]
-            self._subscriptions[number] = await client.subscribe(subject, queue=queue, cb=handler)  # pyright: ignore[reportUnknownMemberType]
+            subscribing = client.subscribe(subject, queue=queue, cb=handler)  # pyright: ignore[reportUnknownMemberType]
+            self._subscriptions[number] = await heeding(subscribing)
 
     def _token(self) -> str:
         self._count += 1
@@ -330,33 +332,24 @@ class Connection:
             self._up.clear()
             self._client = None
             self._fail_pending()
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(2):
-                    await client.close()
+            await _end(client)
 
     async def _connect_once(self, lost: asyncio.Event) -> Client | None:
         client = _Client()
         try:
-            address = self._locate()
-            await client.connect(**self._options(address, lost))
-        except (nats.errors.Error, OSError, TimeoutError, UnreachableError) as error:
-            log.debug("not connected yet", because=str(error) or type(error).__name__)
-            with contextlib.suppress(Exception):
-                await client.close()
-            return None
-        try:
+            await heeding(client.connect(**self._options(self._locate(), lost)))
             check_server(client)
             self._prefix = f"_INBOX.{secrets.token_hex(11)}"
-            await client.subscribe(f"{self._prefix}.*", cb=self._sort, pending_msgs_limit=0, pending_bytes_limit=0)  # pyright: ignore[reportUnknownMemberType]
+            inbox = client.subscribe(f"{self._prefix}.*", cb=self._sort, pending_msgs_limit=0, pending_bytes_limit=0)  # pyright: ignore[reportUnknownMemberType]
+            await heeding(inbox)
             self._subscriptions.clear()
             await self._subscribe(client)
-            await client.flush(timeout=2)
-        except EngineError:
-            await client.close()
-            raise
-        except (nats.errors.Error, OSError, TimeoutError):
-            with contextlib.suppress(Exception):
-                await client.close()
+            await heeding(client.flush(timeout=2))
+        except BaseException as error:
+            await _end(client)
+            if not isinstance(error, (nats.errors.Error, OSError, TimeoutError, UnreachableError)):
+                raise
+            log.debug("not connected yet", because=str(error) or type(error).__name__)
             return None
         return client
 
@@ -414,6 +407,31 @@ class _Client(Client):
         self._pending = []
         self._pending_data_size = 0
         await super()._close(status, do_cbs)
+
+
+async def heeding(doing: Awaitable[Answer]) -> Answer:
+    """Await what the client of nats-py does, and let no cancellation be lost in it.
+
+    `asyncio.wait_for` of Python 3.11, which the client uses, swallows a cancellation that comes in the moment in which
+    the answer comes, and so do some of its own handlers; a loop around it would never end.
+
+    Raises:
+        asyncio.CancelledError: the task was cancelled meanwhile, whatever else came of it.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        return await doing
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+
+async def _end(client: Client) -> None:
+    """Close a client, whatever its state; bounded to two seconds."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(2):
+            await heeding(client.close())
 
 
 async def _until_lost(client: Client, lost: asyncio.Event) -> None:
