@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Self, TypeAlias, cast
 
 from nats.aio.msg import Msg
 
@@ -24,21 +24,75 @@ SILENCE_S = 2.3
 PING_S = 1.0
 ANSWER_S = 2.0
 
+Ear: TypeAlias = Callable[[Msg], Awaitable[None]]
+Unlisten: TypeAlias = Callable[[], Awaitable[None]]
+
+
+class Hearing:
+    """Hears agents say that they are here: with one subscription, for all who wait for any of them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ears: dict[str, set[Ear]] = {}
+        self._unlisten: Unlisten | None = None
+
+    async def __aenter__(self) -> Self:
+        self._unlisten = await self._connection.listen("presence.agent.*", self._hear)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._unlisten is not None:
+            await self._unlisten()
+
+    def listen(self, name: str, ear: Ear) -> Unlisten:
+        """Have what an agent says told to a function; gives what ends that."""
+        self._ears.setdefault(encoded(name), set()).add(ear)
+
+        async def end() -> None:
+            ears = self._ears.get(encoded(name), set())
+            ears.discard(ear)
+            if not ears:
+                self._ears.pop(encoded(name), None)
+
+        return end
+
+    async def came(self, name: str) -> None:
+        """Wait until an agent says that it is here."""
+        came = asyncio.Event()
+
+        async def hear(message: Msg) -> None:
+            if not _is_farewell(message):
+                came.set()
+
+        end = self.listen(name, hear)
+        try:
+            await came.wait()
+        finally:
+            await end()
+
+    async def _hear(self, message: Msg) -> None:
+        for ear in tuple(self._ears.get(message.subject.rpartition(".")[2], ())):
+            await ear(message)
+
 
 class AgentWatch:
     """Watches whether an agent is here, as long as somebody waits for it: `async with AgentWatch(...) as watch`."""
 
-    def __init__(self, connection: Connection, name: str, sender: str) -> None:
+    def __init__(self, connection: Connection, name: str, sender: str, hearing: Hearing | None = None) -> None:
         self._connection = connection
         self._name = name
         self._sender = sender
+        self._hearing = hearing
         self._heard = time.monotonic()
         self._farewell = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncGenerator[asyncio.Task[None]]:
         """Give a task that ends when the agent is gone."""
-        unlisten = await self._connection.listen(f"presence.agent.{encoded(self._name)}", self._hear)
+        if self._hearing is not None:
+            unlisten = self._hearing.listen(self._name, self._hear)
+        else:
+            unlisten = await self._connection.listen(f"presence.agent.{encoded(self._name)}", self._hear)
         task = asyncio.create_task(self._gone())
         try:
             yield task
@@ -48,7 +102,7 @@ class AgentWatch:
 
     async def _hear(self, message: Msg) -> None:
         self._heard = time.monotonic()
-        if b'"gone": true' in message.data:
+        if _is_farewell(message):
             self._farewell.set()
 
     async def _gone(self) -> None:
@@ -70,6 +124,10 @@ class AgentWatch:
             elif is_silent or self._farewell.is_set():
                 self._farewell.clear()
                 self._heard = time.monotonic()
+
+
+def _is_farewell(message: Msg) -> bool:
+    return b'"gone": true' in message.data
 
 
 async def answers(connection: Connection, name: str, sender: str) -> bool:

@@ -117,12 +117,23 @@ class OperationHandle:
             AgentGoneError: the agent went away meanwhile.
             LabwrightError: it was not started, for this reason.
         """
+        handle = await self.begin(params)
+        if handle.snapshot.kind is OperationKind.PROCESS:
+            return handle
+        return succeeded(await handle.wait())
+
+    async def begin(self, params: Mapping[str, Any]) -> SessionHandle:
+        """Start it as `start` does, and give it a moment to end: a quick task is over when the handle is given.
+
+        Raises:
+            LabwrightError: it was not started, for this reason.
+        """
         command = {**self._command(params), "wait": True}
         first, second = await self._asked.ask_twice(self.name, command, second_s=QUICK_S)
         handle = self._handle(first)
-        if handle.snapshot.kind is OperationKind.PROCESS:
-            return handle
-        return succeeded(await handle.take(second) if second is not None else await handle.wait())
+        if second is not None:
+            await handle.take(second)
+        return handle
 
     async def status(self) -> SessionSnapshot | None:
         """Ask how its newest session stands; None if it never ran.

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from labwright.agents.asking import Asked, gone
-from labwright.agents.following import AgentWatch, answers, recorded, shown_lost
+from labwright.agents.following import AgentWatch, Hearing, answers, recorded, shown_lost
 from labwright.agents.wire import ENDED, is_left_out
 from labwright.core.errors import AgentGoneError, NotFoundError, SessionFailedError, UnreachableError, WaitTimeoutError
 from labwright.core.model import SessionSnapshot, SessionState
@@ -81,8 +81,10 @@ class SessionHandle:
                 ) from None
             return known
 
-    async def wait(self, timeout: float | None = None) -> SessionSnapshot:
+    async def wait(self, timeout: float | None = None, *, hearing: Hearing | None = None) -> SessionSnapshot:
         """Wait until it has ended, at most `timeout` seconds, and give it as it then stands.
+
+        Who waits for many sessions lets them share a `hearing`.
 
         Raises:
             WaitTimeoutError: the time has passed; it goes on.
@@ -90,7 +92,7 @@ class SessionHandle:
         """
         if self._snapshot is not None and self._snapshot.state.is_final:
             return self._snapshot
-        watch = AgentWatch(self._asked.connection, self.agent, self._asked.sender)
+        watch = AgentWatch(self._asked.connection, self.agent, self._asked.sender, hearing)
         try:
             async with asyncio.timeout(timeout), watch.watching() as away:
                 return await self._ended(away)

@@ -190,6 +190,16 @@ class TerminalError(LabwrightError):
     kind = "terminal"
 
 
+class FleetFailedError(TerminalError):
+    """Too few targets of a fleet have succeeded; `result` has a row for each."""
+
+    kind = "fleet_failed"
+
+    def __init__(self, message: str, *, result: object = None, because: str = "", cure: str = "") -> None:
+        super().__init__(message, because=because, cure=cure)
+        self.result = result
+
+
 class NotApplicable(LabwrightError):  # noqa: N818 - an end of a step that counts as success
     """The step has nothing to do here: it is skipped, which is a success with a note.
 
