@@ -73,7 +73,14 @@ class Server:
         self.agents = AgentsHere()
         sessions = SessionAnswers(journal, self.folding, self.agents)
         self.answers = Answers(
-            self.folding, self.dispatcher, self.decider, host, sessions, status=self.status, reload=self.reload
+            self.folding,
+            self.dispatcher,
+            self.decider,
+            host,
+            sessions=sessions,
+            agents=self.agents,
+            status=self.status,
+            reload=self.reload,
         )
         self.identity = str(ProcessIdentity.mine())
         self.ready = asyncio.Event()

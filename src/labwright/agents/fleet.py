@@ -14,11 +14,11 @@ from labwright.agents.following import Hearing, presence_of
 from labwright.core.errors import LabwrightError, UnreachableError
 from labwright.core.fleet import FleetResult, FleetRow, Outcome
 from labwright.core.model import ErrorRecord
-from labwright.plan.fan_out import OnFailure
+from labwright.plan.rollout import Rollout
 
 __all__ = ["Asked", "FleetCall", "Reach"]
 
-Told = Callable[[str, FleetRow], None]
+Tell = Callable[[str, FleetRow], None]
 
 
 def _nobody(_name: str, _row: FleetRow) -> None:
@@ -32,7 +32,7 @@ class FleetCall:
     soon as it is known.
 
     Raises:
-        UsageError: the quorum cannot be reached.
+        UsageError: the quorum cannot be reached, or a target stands twice.
     """
 
     def __init__(
@@ -43,23 +43,24 @@ class FleetCall:
         *,
         selector: str = "",
         before: Mapping[str, FleetRow] | None = None,
-        tell: Told = _nobody,
+        tell: Tell = _nobody,
     ) -> None:
         self.rows: dict[str, FleetRow] = {
             name: row for name, row in (before or {}).items() if row.outcome is Outcome.SUCCEEDED and name in targets
         }
-        self._targets = tuple(dict.fromkeys(targets))
-        self._how = asked.how
-        self._quorum = self._how.needed(len(self._targets))
-        self._allowed = self._how.allowed_failures(len(self._targets))
+        self._targets = tuple(targets)
+        self._quorum = asked.how.needed(len(targets))
+        self._rollout = Rollout([name for name in targets if name not in self.rows], asked.how)
         self._reach = reach
         self._asked = asked
         self._selector = selector
         self._tell = tell
-        self._running: dict[str, TargetCall] = {}
-        self._failed = 0
-        self._over = ""
-        """Why nothing more is started, once that is so."""
+        self._calls: dict[str, TargetCall] = {}
+        self._pauses = False
+        self._away: set[str] = set()
+        """Who did not answer at all, and is looked for once more when the others have ended."""
+        self._looked_for: set[str] = set()
+        self._ends: asyncio.Queue[tuple[str, FleetRow]] = asyncio.Queue()
 
     @property
     def result(self) -> FleetResult:
@@ -69,71 +70,66 @@ class FleetCall:
 
     async def run(self) -> FleetResult:
         """Do it on every target, and give the rows of all."""
-        open_targets = [name for name in self._targets if name not in self.rows]
-        async with Hearing(self._reach.journal.connection) as hearing:
-            for wave in self._how.in_waves(open_targets):
-                if not self._over:
-                    await self._wave(wave, hearing)
+        async with Hearing(self._reach.journal.connection) as hearing, asyncio.TaskGroup() as group:
+            while not self._rollout.is_done:
+                for name in self._rollout.due():
+                    group.create_task(self._one(name, hearing))
+                for name in await self._returned():
+                    group.create_task(self._one(name, hearing))
+                if self._rollout.running:
+                    await self._take(*await self._ends.get())
         return self.result
 
     async def abort(self, reason: str) -> None:
         """Start nothing more, and have what runs aborted; `run` then gives the rows."""
-        self._over = self._over or reason
-        await asyncio.gather(*(call.abort(reason) for call in list(self._running.values())))
+        self._rollout.stop(reason)
+        await asyncio.gather(*(call.abort(reason) for call in list(self._calls.values())))
 
-    async def _wave(self, wave: Sequence[str], hearing: Hearing) -> None:
-        """Do one wave; who was away at its beginning and has come back by its end is taken up again."""
-        await self._each(wave, hearing)
-        away = [name for name in wave if self._was_away(name)]
-        back = [name for name in away if await self._is_back(name)] if len(away) < len(wave) else []
-        self._failed -= len(back)
-        await self._each(back, hearing)
-
-    async def _each(self, names: Sequence[str], hearing: Hearing) -> None:
-        limit = asyncio.Semaphore(self._how.at_once or max(1, len(names)))
-        async with asyncio.TaskGroup() as group:
-            for name in names:
-                group.create_task(self._one(name, hearing, limit, settles=name != names[-1]))
-
-    async def _one(self, name: str, hearing: Hearing, limit: asyncio.Semaphore, *, settles: bool) -> None:
-        async with limit:
-            if self._over:
-                return
-            call = TargetCall(self._reach, name, self._asked, hearing)
-            self._running[name] = call
-            try:
-                row = await call.run()
-            finally:
-                del self._running[name]
-            await self._take(name, row)
-            if settles and self._how.settle_s and not self._over:
-                await asyncio.sleep(self._how.settle_s)
+    async def _one(self, name: str, hearing: Hearing) -> None:
+        if self._pauses and self._asked.how.settle_s:
+            await asyncio.sleep(self._asked.how.settle_s)
+        if self._rollout.over:
+            self._ends.put_nowait((name, self._skipped()))
+            return
+        self._pauses = True
+        call = self._calls[name] = TargetCall(self._reach, name, self._asked, hearing)
+        try:
+            self._ends.put_nowait((name, await call.run()))
+        finally:
+            self._calls.pop(name, None)
 
     async def _take(self, name: str, row: FleetRow) -> None:
         """Take a row up; too many failures end the rest, as far as the policy says."""
         self.rows[name] = row
+        if row.outcome is Outcome.UNREACHABLE and row.session is None and name not in self._looked_for:
+            self._away.add(name)
+            return
+        self._end(name, row)
+        if self._rollout.aborts:
+            await self.abort(self._rollout.over)
+
+    def _end(self, name: str, row: FleetRow) -> None:
         self._tell(name, row)
-        if row.outcome is Outcome.SUCCEEDED:
-            return
-        self._failed += 1
-        if self._failed <= self._allowed or self._over:
-            return
-        why = f"{self._failed} had not succeeded, and the failure budget is {self._allowed}"
-        self._over = why
-        if self._how.on_failure is OnFailure.ABORT:
-            await self.abort(why)
+        self._rollout.ended(name, succeeded=row.outcome is Outcome.SUCCEEDED)
 
-    def _was_away(self, name: str) -> bool:
-        row = self.rows.get(name)
-        return row is not None and row.outcome is Outcome.UNREACHABLE and row.session is None
+    async def _returned(self) -> list[str]:
+        """Give who was away and has come back, once nobody else runs; the others have their row."""
+        if not self._away or self._rollout.running != self._away:
+            return []
+        away, self._away = self._away, set()
+        back = {name for name in away if await self._is_here(name)}
+        self._looked_for |= back
+        for name in sorted(away - back):
+            self._end(name, self.rows[name])
+        return sorted(back)
 
-    async def _is_back(self, name: str) -> bool:
+    async def _is_here(self, name: str) -> bool:
         try:
-            return await presence_of(self._reach.journal.connection, name) is not None
+            return not self._rollout.over and await presence_of(self._reach.journal.connection, name) is not None
         except (UnreachableError, TimeoutError):
             return False
 
     def _skipped(self) -> FleetRow:
-        why = self._over or "its turn has not come"
+        why = self._rollout.over or "its turn has not come"
         error = LabwrightError("it was not started", because=why, cure="try again what has not succeeded")
         return FleetRow(outcome=Outcome.SKIPPED, error=ErrorRecord.of(error, kind="skipped"))

@@ -1,4 +1,4 @@
-"""`labwright call`: start an operation of an agent, watch it, and tell how it ended."""
+"""`labwright call`: start an operation of one agent or of a fleet, watch it, and tell how it ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ import typer
 
 from labwright.cli.caller import Caller, command
 from labwright.cli.failures import INTERRUPTED
-from labwright.cli.options import Parameters, parameters
+from labwright.cli.fleet_call import call_fleet, is_fleet
+from labwright.cli.options import (
+    FailureBudget,
+    OnFailureOption,
+    Parallel,
+    Parameters,
+    Quorum,
+    Retries,
+    Serial,
+    Settle,
+    Waves,
+    parameters,
+)
 from labwright.core.errors import LabwrightError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +38,10 @@ BREATH = 1000
 """After so many lines, whatever else there is to do has its turn."""
 
 Operation = Annotated[str, typer.Argument(metavar="OPERATION", help="The operation's name; labwright agents show.")]
-On = Annotated[str, typer.Option("--on", metavar="NAME", help="The agent's name; labwright agents list.")]
+On = Annotated[
+    str,
+    typer.Option("--on", metavar="SELECTOR", help="An agent's name, or a selector: crate=1,slot!=3, kind=smurf, all."),
+]
 NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Print the session's id at once, and let it go on.", show_default=False)
 ]
@@ -36,7 +51,7 @@ Deadline = Annotated[
         "--timeout",
         metavar="S",
         min=0,
-        help="The session's deadline in seconds, in place of the operation's own; then it is ended.",
+        help="The deadline of each session in seconds, in place of the operation's own; then it is ended.",
         show_default=False,
     ),
 ]
@@ -65,22 +80,52 @@ def call(
     no_wait: NoWait = False,
     timeout: Deadline = None,
     key: Key = None,
+    quorum: Quorum = None,
+    serial: Serial = False,
+    settle: Settle = None,
+    parallel: Parallel = None,
+    waves: Waves = None,
+    failure_budget: FailureBudget = None,
+    on_failure: OnFailureOption = None,
+    retries: Retries = None,
 ) -> None:
-    """Start an operation of an agent and wait until it has ended; a process is started and goes on. Needs no `serve`.
+    """Start an operation of an agent, or of all that a selector chooses, and wait until it has ended everywhere.
 
-    While it runs, its log, its progress and what it shows come on standard error; Ctrl-C stops waiting, the session
-    goes on. Exit 1 if it did not succeed, 6 if the agent is busy with something that excludes it.
+    Of a named agent the log, the progress and what it shows come on standard error while it runs. Of a fleet, each
+    target has a row: succeeded, failed, timeout, unreachable, refused, aborted or skipped. A process is started and
+    goes on. Exit 1 if it did not succeed (fewer than --quorum), 3 if nobody is chosen, 6 if the agent is busy with
+    something that excludes it.
+
+    Where the lab is served, the call of a fleet is a run: it goes on whatever happens to this command. Ctrl-C asks
+    whether to abort it. Agents are also reached without `serve`.
 
     Examples:
       labwright call dispense --on pump-1 -p volume_ml=2.5
       labwright call take_noise --on s2 -p duration=30 --timeout 120 --json
-      labwright call stream --on s2 --no-wait
+      labwright call uxm_setup --on 'crate=1,slot!=3' --quorum 7 --timeout 600
+      labwright call restart_rssi --on kind=smurf --waves 1,10%,all --failure-budget 1
     """
     from labwright.client.agents import no_agent
     from labwright.core.errors import AgentGoneError
 
-    _check_name(on)
     given = parameters(param or ())
+    fleet = {
+        "quorum": quorum,
+        "serial": serial or None,
+        "settle_s": settle,
+        "parallel": parallel,
+        "waves": waves,
+        "failure_budget": failure_budget,
+        "on_failure": on_failure,
+        "retries": retries,
+    }
+    if is_fleet(on) or any(value is not None for value in fleet.values()):
+        if key is not None:
+            raise UsageError(
+                "--key is for a call of one agent", because=f"--on {on} chooses several", cure="leave it out"
+            )
+        call_fleet(caller, operation, on, given, {"timeout_s": timeout, **fleet}, is_waiting=not no_wait)
+        return
     options = {name: value for name, value in (("timeout_s", timeout), ("key", key)) if value is not None}
     started: list[str] = []
 
@@ -102,20 +147,6 @@ def call(
             raise
         _tell_interrupted(caller, started[0])
         raise typer.Exit(INTERRUPTED) from None
-
-
-def _check_name(on: str) -> None:
-    """Refuse a selector.
-
-    Raises:
-        UsageError: it is one.
-    """
-    if set(on) & set("=,|()!*?"):
-        raise UsageError(
-            f"--on {on} is no name of an agent",
-            because="a call goes to one agent, which is named; selectors choose targets of runs, and what is aborted",
-            cure="labwright agents list shows names, classes and labels; then: --on NAME",
-        )
 
 
 def _tell_interrupted(caller: Caller, session_id: str) -> None:
@@ -174,22 +205,12 @@ async def watched(caller: Caller, lab: AsyncLab, session: SessionHandle) -> dict
 
 def row_of(snapshot: SessionSnapshot) -> dict[str, Any]:
     """Give the row of a session that has ended."""
-    from labwright.agents.shown import session_fields
+    from labwright.core.fleet import FleetRow
 
-    shown = session_fields(snapshot)
-    if shown["error"]:
-        shown["error"]["try"] = shown["error"]["try"].replace("timeout_s", "--timeout")
-    kind = shown["error"]["kind"] if shown["error"] else ""
-    by_kind = {"timeout": "timeout", "refused": "refused"}
-    by_state = {"succeeded": "succeeded", "aborted": "aborted", "lost": "unreachable"}
-    took = (snapshot.ended_at - snapshot.started_at).total_seconds() if snapshot.ended_at else None
-    return {
-        "outcome": by_state.get(shown["state"]) or by_kind.get(kind, "failed"),
-        "session": snapshot.id,
-        "result": shown["result"],
-        "error": shown["error"],
-        "duration_s": took,
-    }
+    row = FleetRow.of(snapshot).model_dump(mode="json", by_alias=True, exclude={"run"})
+    if row["error"]:
+        row["error"]["try"] = row["error"]["try"].replace("timeout_s", "--timeout")
+    return row
 
 
 def lost_row(snapshot: SessionSnapshot, error: LabwrightError) -> dict[str, Any]:

@@ -73,6 +73,50 @@ Timeout = Annotated[
         show_default=False,
     ),
 ]
+Quorum = Annotated[
+    str | None,
+    typer.Option("--quorum", metavar="N|P%", help="So many targets must succeed; default: all.", show_default=False),
+]
+Serial = Annotated[bool, typer.Option("--serial", help="One target after the other.", show_default=False)]
+Settle = Annotated[
+    float | None,
+    typer.Option("--settle", metavar="S", min=0, help="With --serial: seconds between two.", show_default=False),
+]
+Parallel = Annotated[
+    int | None,
+    typer.Option("--parallel", metavar="N", min=1, help="At most so many targets at a time.", show_default=False),
+]
+Waves = Annotated[
+    str | None,
+    typer.Option(
+        "--waves",
+        metavar="SIZES",
+        help="Wave after wave: 1,10%,all. The last size is repeated until nobody is left.",
+        show_default=False,
+    ),
+]
+FailureBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--failure-budget",
+        metavar="N|P%",
+        help="Once more have failed, start nothing more; default in waves: 0.",
+        show_default=False,
+    ),
+]
+OnFailureOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on-failure",
+        metavar="continue|abort",
+        help="What becomes of what runs once the failure budget is used up; default: continue.",
+        show_default=False,
+    ),
+]
+Retries = Annotated[
+    int | None,
+    typer.Option("--retries", metavar="N", min=0, help="Try what has failed again so often.", show_default=False),
+]
 EventFile = Annotated[
     str, typer.Argument(metavar="EVENT.json|-", help="A CloudEvents 1.0 JSON file; - is standard input.")
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from labwright.agents.blocking_handles import BlockingAgentHandle
+from labwright.agents.fleet_handle import BlockingFleetHandle
 from labwright.client.connecting import connect_async
 from labwright.client.lab import AsyncLab
 from labwright.client.results import Emitted, RequestedRuns
@@ -72,6 +73,10 @@ class Lab:
     def agent(self, name: str) -> BlockingAgentHandle:
         """Give the handle on an agent: `lab.agent("s2").take_noise.start(duration=30)`."""
         return BlockingAgentHandle(self._lab.agent(name), self._do)
+
+    def fleet(self, selector: str, **options: Any) -> BlockingFleetHandle:
+        """Give the handle on a fleet: `lab.fleet("crate=1", quorum=7).uxm_setup(bands=[0]).rows`."""
+        return BlockingFleetHandle(self._lab.fleet(selector, **options), self._do)
 
     def agents(self) -> list[dict[str, Any]]:
         """List the agents that are here."""

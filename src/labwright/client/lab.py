@@ -16,6 +16,9 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
+from labwright.agents.fleet import Tell
+from labwright.agents.fleet_handle import FleetAsked, FleetHandle
+from labwright.client.fleets import FleetClient, fan_out_of
 from labwright.client.ids import checked_id
 from labwright.client.instruments import Instruments
 from labwright.client.logs import closing, logged
@@ -28,6 +31,7 @@ from labwright.core.errors import (
     WaitTimeoutError,
 )
 from labwright.core.event import event_content, event_key, parse_event
+from labwright.core.fleet import FleetResult
 from labwright.core.model import Cause, Event, Run, RunState, utc_now
 from labwright.core.request import Request
 from labwright.journal.connection import Connection
@@ -141,6 +145,31 @@ class AsyncLab(Instruments):
             seq=min(seq for _, seq, _ in made),
             is_new=any(is_new for _, _, is_new in made),
         )
+
+    # --- fleets ------------------------------------------------------------------------------------------------------
+
+    def fleet(self, selector: str, **options: Any) -> FleetHandle:
+        """Give the handle on all targets that a selector chooses: `await lab.fleet("crate=1").uxm_setup(bands=[0])`.
+
+        Options are those of `FanOut`: `timeout_s` (or `timeout`), `quorum`, `serial`, `settle_s`, `waves`,
+        `failure_budget`, `on_failure`, `retries`, `return_within_s`. A call is a run, which goes on if this
+        client is killed. Where nobody serves, the client makes the call itself, and only its sessions are kept.
+
+        Raises:
+            UsageError: an option is not valid.
+        """
+        return FleetHandle(selector, fan_out_of(options), self.ask_fleet)
+
+    async def ask_fleet(
+        self, asked: FleetAsked, *, began: Callable[[str], None] | None = None, tell: Tell | None = None
+    ) -> FleetResult:
+        """Ask something of a fleet; `began` is told the id of a call's run, `tell` each row of a call as it is known.
+
+        Raises:
+            NotFoundError: nobody is chosen, or somebody who is named is not known.
+            UsageError: the quorum cannot be reached.
+        """
+        return await FleetClient(self).ask(asked, began=began, tell=tell)
 
     async def _request(self, request: Request, target: str | None, start_within: float | None) -> tuple[str, int, bool]:
         run_id = run_id_for(request, target)

@@ -38,10 +38,14 @@ OUTCOMES = {
 
 
 class FleetRow(Model):
-    """What became of one target; `duration_s` is from the command to the end, in seconds, None if it never began."""
+    """What became of one target, in a session of its agent, or in a run on it.
+
+    `duration_s` is from the command to the end, in seconds, None if it never began.
+    """
 
     outcome: Outcome
     session: str | None = None
+    run: str | None = None
     result: Any = None
     error: ErrorRecord | None = None
     duration_s: float | None = None

@@ -167,6 +167,8 @@ class WaitingFor(Model):
 
     kind: str
     detail: str = ""
+    seen: int = 0
+    """Of kind `runs`: the sequence up to which the run has seen its children; it goes on once one ends after that."""
 
 
 class Step(Model):

@@ -217,7 +217,7 @@ def _snapshot(run: Run, record: Snapshot) -> Run:
 def _fresh(step: Step) -> Step:
     if step.state in {StepState.SUCCEEDED, StepState.SKIPPED}:
         return step
-    return Step(name=step.name, position=step.position, attempts=step.attempts)
+    return Step(name=step.name, position=step.position, attempts=step.attempts, result=step.result)
 
 
 def _put(steps: tuple[Step, ...], step: Step | None) -> tuple[Step, ...]:

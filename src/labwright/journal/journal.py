@@ -318,31 +318,47 @@ class Journal:
         entries: list[Entry] = []
         while True:
             ask = {"seq": after + 1, "next_by_subj": subject, "batch": READ_BATCH, "max_bytes": READ_BYTES}
-            more = 0
-            async with self.connection.channel() as channel:
-                await self.connection.publish(
-                    f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(ask).encode(), reply=channel.reply
-                )
-                while True:
-                    message = await channel.next(READ_TIMEOUT_S)
-                    headers = message.headers or {}
-                    status = headers.get("Status")
-                    if status == "503":
-                        text = "the journal's stream is not there"
-                        raise ConnectionLostError(text)
-                    if status == "404":
-                        more = 0
-                        break
-                    if status == "204":
-                        more = int(headers.get("Nats-Num-Pending", 0))
-                        break
-                    if status:
-                        text = f"{subject} cannot be read"
-                        raise EngineError(text, because=f"{status} {headers.get('Description', '')}")
-                    after = int(headers["Nats-Sequence"])
-                    entries.append(Entry(after, headers["Nats-Subject"], await self._decode(message.data)))
-            if not more:
+            batch, end = await self._batch(ask, subject)
+            entries += batch
+            if not int(end.get("Nats-Num-Pending", 0)):
                 return entries
+            after = entries[-1].seq if entries else after
+
+    async def newest(self, subjects: Sequence[str]) -> tuple[list[Entry], int]:
+        """Read the newest record of each of these subjects, and tell up to which sequence nothing newer is there.
+
+        Raises:
+            ConnectionLostError, TimeoutError: the server went away meanwhile.
+        """
+        entries: list[Entry] = []
+        seen: list[int] = []
+        for start in range(0, len(subjects), READ_BATCH):
+            chosen = list(subjects[start : start + READ_BATCH])
+            batch, end = await self._batch({"multi_last": chosen}, f"{len(chosen)} subjects")
+            entries += batch
+            seen.append(int(end.get("Nats-UpTo-Sequence", 0)))
+        return entries, min(seen, default=0)
+
+    async def _batch(self, ask: Mapping[str, Any], what: str) -> tuple[list[Entry], Mapping[str, str]]:
+        """Have the server give several records at once; gives them and the headers of what ends the answer."""
+        entries: list[Entry] = []
+        async with self.connection.channel() as channel:
+            await self.connection.publish(f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(ask).encode(), reply=channel.reply)
+            while True:
+                message = await channel.next(READ_TIMEOUT_S)
+                headers = message.headers or {}
+                status = headers.get("Status")
+                if status is None:
+                    seq, subject = int(headers["Nats-Sequence"]), headers["Nats-Subject"]
+                    entries.append(Entry(seq, subject, await self._decode(message.data)))
+                    continue
+                if status == "503":
+                    text = "the journal's stream is not there"
+                    raise ConnectionLostError(text)
+                if status not in {"204", "404"}:
+                    text = f"{what} cannot be read"
+                    raise EngineError(text, because=f"{status} {headers.get('Description', '')}")
+                return entries, headers if status == "204" else {}
 
     async def follow(self, subjects: Sequence[str], *, after: int) -> AsyncIterator[list[Entry]]:
         """Give, for ever, batches of the records behind a sequence: each once, in order, none left out.

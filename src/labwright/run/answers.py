@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, cast
 
+from labwright.agents.members import chosen, members
 from labwright.core.clock import to_text
 from labwright.core.errors import LabwrightError, NotFoundError, UsageError
 from labwright.core.logs import get_logger
-from labwright.core.model import ErrorRecord, Event, Run, RunState, Step, StepState
+from labwright.core.model import ErrorRecord, Event, Run, RunState, Step, StepState, Target
 from labwright.core.selectors import select
 from labwright.journal.state import EventEntry
+from labwright.run.agents_here import AgentsHere
 from labwright.run.decider import Decider
 from labwright.run.dispatcher import Dispatcher
 from labwright.run.folding import Folding
@@ -34,8 +36,9 @@ class Answers:
         dispatcher: Dispatcher,
         decider: Decider,
         host: SiteHost,
-        sessions: SessionAnswers,
         *,
+        sessions: SessionAnswers,
+        agents: AgentsHere,
         status: Callable[[], dict[str, Any]],
         reload: Callable[[], Awaitable[dict[str, Any]]],
     ) -> None:
@@ -44,6 +47,7 @@ class Answers:
         self._decider = decider
         self._host = host
         self._sessions = sessions
+        self._agents = agents
         self._status = status
         self._reload = reload
 
@@ -129,6 +133,14 @@ class Answers:
         }
         return [{**target.model_dump(mode="json"), "run": busy.get(target.name)} for target in chosen]
 
+    async def ask_chosen(self, on: str) -> list[str]:
+        """Name whom a selector chooses for a fleet, among the targets and the agents that are here."""
+        return list(chosen(on, await self._members(), self._agents.agents))
+
+    async def _members(self) -> dict[str, Target]:
+        """Give the targets and the agents that are here, as one."""
+        return members(await self._host.targets(), self._agents.agents)
+
     async def ask_pools(self) -> list[dict[str, Any]]:
         """List the pools, what runs in each and what waits."""
         tasks = {task.name: task.pool for task in self._host.description.tasks}
@@ -154,9 +166,10 @@ class Answers:
         description = next(known for known in self._host.description.tasks if known.name == task)
         targets: list[str | None] = [None]
         if on is not None:
-            targets = [*await self._host.resolve(on)]
+            known = await self._members()
+            targets = [on] if on in known else [target.name for target in select(on, known.values())]
             if not targets:
-                names = ", ".join(sorted(await self._host.targets())) or "none"
+                names = ", ".join(sorted(known)) or "none"
                 message = f"{on!r} chooses no target"
                 raise NotFoundError(message, because=f"the targets are: {names}", cure="see labwright targets list")
         return {"params": checked, "targets": targets, "start_within": description.start_within}
@@ -175,7 +188,7 @@ class Answers:
         return {"items": [self.shown(run) for run in runs], "next_cursor": after}
 
     async def _runs_on(self, on: str, filters: dict[str, Any], limit: int, cursor: str | None) -> dict[str, Any]:
-        names = {target.name for target in select(on, (await self._host.targets()).values())}
+        names = {target.name for target in select(on, (await self._members()).values())}
         items: list[dict[str, Any]] = []
         while len(items) < limit:
             runs, cursor = self._folding.view.runs(filters, limit=limit, cursor=cursor)

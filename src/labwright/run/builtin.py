@@ -6,6 +6,7 @@ from typing import Any
 
 from labwright.core.errors import NotApplicable
 from labwright.plan.tasks import Task, step
+from labwright.run.fleet_tasks import FLEET_TASKS
 
 
 @step
@@ -18,4 +19,7 @@ async def register_job(_ctx: Any, **parameters: Any) -> None:
     )
 
 
-BUILTIN_TASKS = (Task("ispyb-job", steps=[register_job], doc="Register a processing job in ISPyB (not yet)."),)
+BUILTIN_TASKS = (
+    *FLEET_TASKS,
+    Task("ispyb-job", steps=[register_job], doc="Register a processing job in ISPyB (not yet)."),
+)

@@ -21,6 +21,7 @@ from labwright.plan.steps import StepFunction
 from labwright.run.attempt import Attempt
 from labwright.run.bridge import Bridge
 from labwright.run.clients import not_provided
+from labwright.run.services import Services
 from labwright.run.views import Marks, Named, RunInfo, StepLog, TargetView
 
 if TYPE_CHECKING:
@@ -139,15 +140,20 @@ class _Common:
             raise not_provided(f"the agent {name!r}", {}, "start the agent", f".with_agent({name!r}, ...)")
         return self._attempt.services.agent(name, self._effects)
 
-    def fleet(self, selector: str) -> Any:
-        """Give the handle of all live targets that a selector chooses.
+    def fleet(self, selector: str, **options: Any) -> Any:
+        """Give the handle of all targets that a selector chooses: `await ctx.fleet("crate=1").take_noise(duration=30)`.
+
+        A call is a child run, for whose end the step waits durably, as in `sleep`: what stands before it in the step
+        runs again. It gives a `FleetResult` with a row for each target; the options are those of `FanOut`: `timeout_s`,
+        `quorum`, `waves` and others.
 
         Raises:
             NotProvidedError: there are no fleets here.
+            UsageError: an option is not valid.
         """
         if self._attempt.services.fleet is None:
             raise not_provided(f"the fleet {selector!r}", {}, "start its agents", f".with_fleet({selector!r}, ...)")
-        return self._attempt.services.fleet(selector)
+        return self._attempt.services.fleet(selector, options, self._effects)
 
     def note(self, text: str) -> None:
         """Leave a line that is shown with the run."""
@@ -156,6 +162,16 @@ class _Common:
     def set_result(self, value: Any) -> None:
         """Set the result of the run, in place of the last step's output."""
         self._marks.result = value
+
+
+def effects_of(context: _Common) -> Any:
+    """Give what a context does outside itself; for the built-in tasks, which do more than users' steps may."""
+    return context._effects  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the one door
+
+
+def services_of(context: _Common) -> Services:
+    """Give what a context's attempt was given; for the built-in tasks."""
+    return context._attempt.services  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the one door
 
 
 class TaskContext(_Common):
@@ -267,6 +283,15 @@ class BlockingContext(_Common):
             NotProvidedError: there are no agents here.
         """
         return self._attempt.services.blocking(super().agent(name), self._bridge.call)
+
+    def fleet(self, selector: str, **options: Any) -> Any:
+        """Give the handle of all targets that a selector chooses, whose operations block; see `TaskContext.fleet`.
+
+        Raises:
+            NotProvidedError: there are no fleets here.
+            UsageError: an option is not valid.
+        """
+        return self._attempt.services.blocking(super().fleet(selector, **options), self._bridge.call)
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
         """Tell how far the step is."""

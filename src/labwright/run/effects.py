@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 from labwright.core.clock import Clock, to_text
 from labwright.core.errors import TerminalError, UsageError, WaitTimeoutError
-from labwright.core.model import Instant, Run, Step, WaitingFor
+from labwright.core.ids import hashed_id
+from labwright.core.model import Instant, Run, RunState, Step, WaitingFor
 from labwright.core.request import Request
 from labwright.plan.steps import StepFunction
 from labwright.run.ends import Waiting
+
+RUNS = "runs"
+"""What a run waits for whose children are to end."""
 
 BODY = -1
 """The position under which a task's function itself waits and spawns; its steps count from 0."""
@@ -23,7 +27,34 @@ SPAWNS = 10_000
 
 LONGEST_SLEEP = 10 * 366 * 86400.0
 
+LOOK_AGAIN_S = 3600.0
+"""A run that waits for others is looked at again after this time, should its wake-up be lost."""
+
 Do = Callable[[StepFunction[..., Any], Mapping[str, Any]], Awaitable[Any]]
+
+
+class ChildRuns(Protocol):
+    """The children of a run, as it asks for them and acts on them."""
+
+    async def states(self, ids: Sequence[str]) -> tuple[dict[str, RunState], int]:
+        """Tell where those of these runs stand that exist, and the sequence up to which that holds at least."""
+        ...
+
+    async def run(self, run_id: str) -> Run | None:
+        """Give one run as it is now; None where it does not exist."""
+        ...
+
+    async def is_tried_again(self, run_id: str, number: int) -> bool:
+        """Tell whether a child was opened again, for the opening of its parent of that number."""
+        ...
+
+    async def try_again(self, run_id: str, number: int) -> bool:
+        """Open a child again that has ended without success; tells whether it is there."""
+        ...
+
+    async def abort(self, run_id: str, reason: str) -> None:
+        """Have a child ended early."""
+        ...
 
 
 class Recorder(Protocol):
@@ -37,8 +68,16 @@ class Recorder(Protocol):
         """Write a step that has ended and is not the run's last: succeeded, skipped, or failed and caught."""
         ...
 
-    async def spawn(self, request: Request, number: int) -> str:
+    async def spawn(self, request: Request, number: int | str) -> str:
         """Make a child run, once for each number, and give its id; a step that runs again repeats its numbers."""
+        ...
+
+    def child_runs(self) -> ChildRuns:
+        """Give what knows this run's children.
+
+        Raises:
+            NotProvidedError: nobody does here.
+        """
         ...
 
     def log(self, level: str, text: str, fields: Mapping[str, Any]) -> None:
@@ -48,6 +87,11 @@ class Recorder(Protocol):
     def progress(self, done: float, total: float | None, text: str) -> None:
         """Show how far the run is; never blocks."""
         ...
+
+
+def child_id(run: str, number: int | str) -> str:
+    """Give the id of a run's child of that number."""
+    return hashed_id("run", run, number)
 
 
 class Leave(BaseException):
@@ -65,6 +109,8 @@ class Place:
     """Waits of the run that are over, by `position:number`."""
     tries: str = ""
     """How often the run was opened again and tried again: what its steps begin on agents is then begun anew."""
+    result: Any = None
+    """What the step gave as its run's result when it failed, before the run was opened again."""
 
     @classmethod
     def of(cls, run: Run, position: int, name: str, *, repeat: bool = True, is_same: bool = True) -> Self:
@@ -75,6 +121,7 @@ class Place:
             repeat=repeat,
             waits=run.waits if is_same else {},
             tries=f"{run.reopened}.{run.failures}",
+            result=next((step.result for step in run.steps if step.position == position and is_same), None),
         )
 
     def over(self, number: int) -> Instant | None:
@@ -146,6 +193,45 @@ class RunEffects:
         number = self._place.position * SPAWNS + self._spawns
         self._spawns += 1
         return await self._recorder.spawn(request, number)
+
+    async def child(self, request: Request, name: str) -> str:
+        """Make this step's child run of that name, or find it; gives its id."""
+        return await self._recorder.spawn(request, f"{self._place.position}.{name}")
+
+    def child_id(self, run: str, name: str) -> str:
+        """Give the id that the child of that name has, or will have."""
+        return child_id(run, f"{self._place.position}.{name}")
+
+    def child_runs(self) -> ChildRuns:
+        """Give what knows the run's children."""
+        return self._recorder.child_runs()
+
+    async def ended(self, run_id: str) -> Run:
+        """Give a child run once it has ended; until then leave the step."""
+        self._check("a wait for a run", 0)
+        children = self.child_runs()
+        states, seen = await children.states([run_id])
+        run = await children.run(run_id) if states.get(run_id, RunState.PENDING).is_final else None
+        if run is None:
+            self.leave_for_runs(seen, f"{run_id} to end")
+        return run
+
+    def leave_for_runs(self, seen: int, text: str) -> NoReturn:
+        """Leave the step until a child run ends whose end is behind that sequence."""
+        self._check("a wait for runs", 0)
+        until = self._clock.now() + timedelta(seconds=LOOK_AGAIN_S)
+        self.left = self.left or Waiting(
+            until=until,
+            waiting_for=WaitingFor(kind=RUNS, detail=text, seen=seen),
+            position=self._place.position,
+            number=self._next_wait(),
+        )
+        raise Leave
+
+    @property
+    def result_before(self) -> Any:
+        """What this step gave to `ctx.set_result` when it failed, before somebody had its run tried again."""
+        return self._place.result
 
     def next_call(self) -> tuple[str, str]:
         """Give the step's name, and what tells this call of an agent from all others of the run."""

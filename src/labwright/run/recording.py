@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 from labwright.core.errors import LabwrightError
-from labwright.core.model import ErrorRecord
+from labwright.core.model import ErrorRecord, Step
 from labwright.journal import records
 from labwright.run.ends import Aborted, End, Failed, RetryLater, Stuck, Succeeded, Waiting
 
@@ -18,10 +18,10 @@ def record_of(end: End, token: int) -> records.Record:
                 token=token, state="succeeded", result=result, note=note, finding=finding, step=step
             )
         case Failed(error=error, step=step):
-            return records.Finished(token=token, state="failed", error=error, step=step)
+            return records.Finished(token=token, state="failed", result=_result(step), error=error, step=step)
         case Aborted(reason=reason, step=step):
             error = ErrorRecord.of(LabwrightError("the run was aborted", because=reason), kind="aborted")
-            return records.Finished(token=token, state="aborted", error=error, step=step)
+            return records.Finished(token=token, state="aborted", result=_result(step), error=error, step=step)
         case RetryLater(error=error, at=at, step=step):
             return records.Retrying(token=token, error=error, next_attempt_at=at, step=step)
         case Waiting(until=until, waiting_for=waiting_for, position=position, number=number, step=step):
@@ -34,3 +34,8 @@ def record_of(end: End, token: int) -> records.Record:
             )
         case _:
             assert_never(end)
+
+
+def _result(step: Step | None) -> Any:
+    """Give what the step that ended the run without success has set as its result all the same."""
+    return step.result if step is not None else None

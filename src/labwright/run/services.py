@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from labwright.core.clock import Clock, SystemClock
 from labwright.core.model import Event, Step, Target
 from labwright.plan.providers import Provider
+
+if TYPE_CHECKING:
+    from labwright.run.fleets import RunFleets
 
 
 def _no_one(_: Step) -> None:
@@ -36,8 +39,9 @@ class Caller(Protocol):
 class Services:
     """What one attempt may use.
 
-    `agent` and `fleet` make the handles behind `ctx.agent(name)` and `ctx.fleet(selector)`. `blocking` makes the twin
-    of such a handle for `def` steps; it is given what runs a coroutine to its end. `http_transport` replaces the
+    `agent` and `fleet` make the handles behind `ctx.agent(name)` and `ctx.fleet(selector)`; `fleets` is for the
+    built-in tasks. `blocking` makes the twin of such a handle for `def` steps; it is given what runs a coroutine to its
+    end. `http_transport` replaces the
     network under `ctx.http`. `watch` is told each step as it begins, and never blocks.
     """
 
@@ -46,7 +50,8 @@ class Services:
     event: Event | None = None
     providers: Mapping[str, Provider] = field(default_factory=dict[str, Provider])
     agent: Callable[[str, Caller], Any] | None = None
-    fleet: Callable[[str], Any] | None = None
+    fleet: Callable[[str, Mapping[str, Any], Any], Any] | None = None
+    fleets: RunFleets | None = None
     blocking: Callable[[Any, Callable[..., Any]], Any] = _as_it_is
     http_transport: Any = None
     random: Callable[[], float] = random.random

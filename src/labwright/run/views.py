@@ -21,6 +21,8 @@ class RunInfo:
     key: str | None = None
     priority: int = 0
     requested_at: datetime
+    reopened: int = 0
+    """How often `runs retry` has opened it again after its end."""
 
     @classmethod
     def of(cls, run: Run) -> RunInfo:
@@ -32,6 +34,7 @@ class RunInfo:
             key=run.key,
             priority=run.priority,
             requested_at=run.requested_at,
+            reopened=run.reopened,
         )
 
 

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from nats.aio.msg import Msg
 
+from labwright.agents.following import presence_of
+from labwright.agents.members import members
 from labwright.core.clock import Clock, SystemClock
 from labwright.core.errors import ConflictError, LabwrightError, TerminalError, TransientError, UnreachableError
-from labwright.core.ids import hashed_id
 from labwright.core.logs import get_logger
-from labwright.core.model import Cause, ErrorRecord, Event, Run, RunState, Step
+from labwright.core.model import Cause, ErrorRecord, Event, Run, RunState, Step, Target
 from labwright.core.request import Request
 from labwright.core.selectors import select
 from labwright.journal.connection import Channel, Connection
@@ -42,7 +43,10 @@ from labwright.journal.records import (
     Stuck,
 )
 from labwright.run import ends
+from labwright.run.children import ChildrenOf
+from labwright.run.effects import child_id
 from labwright.run.execution import Execution
+from labwright.run.fleets import RunFleets, step_fleet
 from labwright.run.recording import record_of
 from labwright.run.requesting import event_subject, requested
 from labwright.run.services import Caller, Services
@@ -266,10 +270,12 @@ class Attempt:
         run = await self._restored(run)
         services = Services(
             clock=self._worker.clock,
-            target=(await self._worker.site.targets()).get(run.target) if run.target is not None else None,
+            target=await self._target(run.target) if run.target is not None else None,
             event=await self._event(run),
             providers=self._worker.site.providers,
             agent=self._agent,
+            fleet=step_fleet,
+            fleets=self._fleets(run),
             blocking=_blocking,
         )
         self._execution = Execution(task, run, self, services)
@@ -277,12 +283,22 @@ class Attempt:
             self._execution.abort(self._abort_reason)
         await self._conclude(await self._execution.run())
 
+    async def _target(self, name: str) -> Target | None:
+        """Give a target of the site, or an agent that is here, as one."""
+        targets = await self._worker.site.targets()
+        said = await presence_of(self._worker.journal.connection, name)
+        return members(targets, {name: said} if said is not None else {}).get(name)
+
     def _agent(self, name: str, caller: Caller) -> StepAgent:
         from labwright.run.agents import RunAgents  # most runs want no agent
 
         run = self.writer.run
         agents = RunAgents(journal=self._worker.journal, run=run.id, token=self._token, by=run.by)
         return agents.handle(name, caller)
+
+    def _fleets(self, run: Run) -> RunFleets:
+        site = self._worker.site
+        return RunFleets(journal=self._worker.journal, run=run.id, token=self._token, by=run.by, targets=site.targets)
 
     async def _conclude(self, end: ends.End) -> None:
         record = record_of(end, self._token)
@@ -360,7 +376,7 @@ class Attempt:
             message = "this attempt was closed"
             raise ClosedError(message, because=f"the run is {self.writer.run.state}, token {self.writer.run.token}")
 
-    async def spawn(self, request: Request, number: int) -> str:
+    async def spawn(self, request: Request, number: int | str) -> str:
         """Make a child run, once for each number."""
         run = self.writer.run
         site = self._worker.site
@@ -368,7 +384,7 @@ class Attempt:
             message = f"there is no task {request.task!r} to spawn"
             raise TerminalError(message, because=f"the site has: {', '.join(sorted(site.tasks))}")
         target = await self._one_target(request.on)
-        run_id = hashed_id("run", run.id, number)
+        run_id = child_id(run.id, number)
         record = requested(
             request.with_params(**task.validated(request.params)),
             target=target,
@@ -381,11 +397,18 @@ class Attempt:
             await self._worker.journal.create(f"run.{run_id}", record, content=record.content)
         return run_id
 
+    def child_runs(self) -> ChildrenOf:
+        """Give what knows this run's children."""
+        return ChildrenOf(self._worker.journal, self.writer.run)
+
     async def _one_target(self, on: str | None) -> str | None:
         """Find the one target of a child run."""
         if on is None:
             return None
-        chosen = select(on, (await self._worker.site.targets()).values())
+        targets = await self._worker.site.targets()
+        chosen = [targets[on]] if on in targets else select(on, targets.values())
+        if not chosen and (agent := await self._target(on)) is not None:
+            chosen = [agent]
         if len(chosen) != 1:
             message = f"{on!r} chooses {len(chosen)} targets, and a child run acts on one"
             raise TerminalError(message, cure="spawn one child for each target, by its name")

@@ -172,7 +172,7 @@ class FakeContext(TaskContext):
             event=given.event,
             providers={kind: Provider(kind, _provider_of(client)) for kind, client in given.clients.items()},
             agent=lambda name, _: _from(given.agents, "agent", name),
-            fleet=lambda selector: _from(given.fleets, "fleet", selector),
+            fleet=lambda selector, _options, _effects: _from(given.fleets, "fleet", selector),
             http_transport=given.http,
             random=lambda: HALF,
         )

@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
-from labwright.core.ids import hashed_id
 from labwright.core.model import Cause, Run, RunState, Step
 from labwright.core.request import Request
 from labwright.journal import records
 from labwright.journal.fold import apply
 from labwright.plan.tasks import Task
+from labwright.run.clients import not_provided
+from labwright.run.effects import child_id
 from labwright.run.ends import End
 from labwright.run.execution import Execution
 from labwright.run.recording import record_of
@@ -107,11 +108,15 @@ class MemoryRun:
         self._append(records.StepEnded(token=self.run.token, step=step))
         self._die(step, "after its record")
 
-    async def spawn(self, request: Request, number: int) -> str:
+    async def spawn(self, request: Request, number: int | str) -> str:
         """Keep the request for a child."""
         if request not in self.context.spawned:
             self.context.spawned.append(request)
-        return hashed_id("run", RUN, number)
+        return child_id(RUN, number)
+
+    def child_runs(self) -> Never:
+        """Say that children are only kept as requests here."""
+        raise not_provided("what became of its children", {}, "run it in a lab()", ".with_fleet(...) for ctx.fleet")
 
     def log(self, level: str, text: str, fields: Mapping[str, Any]) -> None:
         """Keep a line of the log."""

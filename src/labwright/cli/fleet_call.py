@@ -1,0 +1,117 @@
+"""`labwright call` on a fleet: how far it is while it runs, a table with a row for each target, and a calm Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from labwright.cli.caller import Caller
+from labwright.cli.failures import INTERRUPTED
+
+if TYPE_CHECKING:
+    from labwright.agents.fleet_handle import FleetAsked
+    from labwright.client import AsyncLab
+    from labwright.core.fleet import FleetResult, FleetRow
+
+SIGNS = frozenset("=,|()!*? ")
+"""What stands in a selector and in no name."""
+
+
+def is_fleet(on: str) -> bool:
+    """Tell whether this chooses several targets, or names one."""
+    return on == "all" or bool(SIGNS & set(on))
+
+
+def call_fleet(
+    caller: Caller,
+    operation: str,
+    on: str,
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    is_waiting: bool,
+) -> None:
+    """Call an operation on all that a selector chooses, show the rows, and leave with 1 if too few have succeeded."""
+    from labwright.agents.fleet_handle import FleetAsked
+    from labwright.plan.fan_out import FanOut
+
+    how = FanOut.given(**options)
+    asked = FleetAsked(verb="call" if is_waiting else "start", selector=on, operation=operation, params=params, how=how)
+    telling = _Telling(caller)
+    try:
+        result = caller.with_lab(lambda lab: _ask(lab, asked, telling))
+    except KeyboardInterrupt:
+        _interrupted(caller, telling.run)
+        raise typer.Exit(INTERRUPTED) from None
+    show_result(caller, result, telling.run)
+    if not result.succeeded:
+        raise typer.Exit(1)
+
+
+async def _ask(lab: AsyncLab, asked: FleetAsked, telling: _Telling) -> FleetResult:
+    return await lab.ask_fleet(asked, began=telling.began, tell=telling.row)
+
+
+class _Telling:
+    """Tells people how a call goes on."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.run: str | None = None
+        self._caller = caller
+
+    def began(self, run: str) -> None:
+        """Tell which run it is."""
+        self.run = run
+        self._caller.output.talk(f"{run} calls it; it goes on whatever happens to this command")
+
+    def row(self, name: str, row: FleetRow) -> None:
+        """Tell what became of a target."""
+        because = f": {row.error.message}" if row.error is not None else ""
+        self._caller.output.talk(f"{name} {row.outcome}{because}")
+
+
+def show_result(caller: Caller, result: FleetResult, run: str | None = None) -> None:
+    """Print the rows of a call, or of a task on a fleet."""
+    fields: dict[str, Any] = {**result.model_dump(mode="json", by_alias=True), **({"run": run} if run else {})}
+    for row in fields["targets"].values():
+        if row["error"]:
+            row["error"]["try"] = row["error"]["try"].replace("timeout_s", "--timeout")
+
+    def show() -> None:
+        from labwright.cli.pages import data_words, seconds
+
+        cells: list[list[Any]] = []
+        for name, row in result.rows.items():
+            took = seconds(row.duration_s) if row.duration_s is not None else None
+            what = row.error.message if row.error is not None else None
+            if what is None and row.result is not None:
+                what = data_words(row.result, 80)
+            cells.append([name, row.outcome.value, took, row.session or row.run, what])
+        caller.output.table(("target", "outcome", "took", "session", "result"), cells)
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in result.counts.items())
+        verdict = "succeeded" if result.succeeded else "did not succeed"
+        caller.output.talk(f"{result.operation} {verdict}: {counts}; {result.quorum} had to succeed")
+        if run:
+            caller.output.talk(f"next: labwright runs show {run}, labwright sessions list --run {run}")
+
+    caller.output.document(fields, show)
+
+
+def _interrupted(caller: Caller, run: str | None) -> None:
+    """Tell that what was started goes on, and offer to abort it where somebody sits at a terminal."""
+    from labwright.cli.call import InterruptedCallError
+
+    if run is None:
+        caller.output.talk("interrupted; what was started goes on: labwright sessions list --state running")
+        return
+    if caller.output.as_json:
+        caller.output.error(InterruptedCallError(run, cure=f"labwright abort {run}"))
+        return
+    if sys.stdin.isatty() and sys.stderr.isatty() and typer.confirm(f"\nabort what {run} has started?", err=True):
+        caller.with_lab(lambda lab: lab.abort(run, reason="interrupted by its caller"))
+        caller.output.talk(f"{run} is aborted")
+        return
+    caller.output.talk(f"interrupted; {run} goes on: labwright runs watch {run}; or end it: labwright abort {run}")

@@ -1,0 +1,128 @@
+"""Fleets as one attempt of a run reaches them: who is chosen, and a call whose sessions a repeated step finds again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from labwright.agents.fleet import Asked, FleetCall, Reach, Tell
+from labwright.agents.fleet_handle import FleetAsked, FleetHandle
+from labwright.agents.following import agents_here
+from labwright.agents.members import chosen, members
+from labwright.core.errors import FleetFailedError, UsageError
+from labwright.core.fleet import FleetResult, FleetRow
+from labwright.core.ids import hashed_id
+from labwright.core.model import Run, Target
+from labwright.core.request import Request
+from labwright.journal.journal import Journal
+from labwright.plan.fan_out import FanOut
+from labwright.run.agents import VALID_S
+from labwright.run.services import Caller
+
+CALL = "fleet-call"
+"""The built-in task that calls an operation on a fleet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFleets:
+    """The fleets of a site, as one attempt of a run reaches them."""
+
+    journal: Journal
+    run: str
+    token: int
+    by: str
+    targets: Callable[[], Awaitable[Mapping[str, Target]]]
+
+    async def chosen(self, selector: str) -> tuple[str, ...]:
+        """Name whom a selector chooses now, among the site's targets and the agents that are here.
+
+        Raises:
+            NotFoundError: nobody, or somebody who is not known.
+        """
+        here = await agents_here(self.journal.connection)
+        return chosen(selector, members(await self.targets(), here), here)
+
+    def call(
+        self,
+        targets: Sequence[str],
+        asked: Asked,
+        caller: Caller,
+        *,
+        selector: str,
+        before: Mapping[str, FleetRow],
+        tell: Tell,
+    ) -> FleetCall:
+        """Make the call of one step; the same step, run again, makes the same sessions."""
+        step, place = caller.next_call()
+        reach = Reach(
+            journal=self.journal,
+            sender=self.by,
+            by=self.by,
+            session_id=lambda name, number: hashed_id("ses", self.run, place, name, asked.operation, number),
+            options={"run": self.run, "step": step, "token": self.token, "valid_for_s": VALID_S},
+        )
+        return FleetCall(reach, targets, asked, selector=selector, before=before, tell=tell)
+
+
+class Children(Protocol):
+    """The step that makes and awaits child runs."""
+
+    async def spawn(self, request: Request) -> str:
+        """Make a child run."""
+        ...
+
+    async def ended(self, run_id: str) -> Run:
+        """Give a child run once it has ended; until then leave the step."""
+        ...
+
+
+def step_fleet(selector: str, options: Mapping[str, Any], children: Children) -> FleetHandle:
+    """Give the handle behind `ctx.fleet`: each call is a child run, for which the step waits without its worker.
+
+    Raises:
+        UsageError: an option is not valid.
+    """
+
+    async def answer(asked: FleetAsked) -> FleetResult:
+        if asked.verb != "call":
+            raise UsageError(
+                f"a step cannot {asked.verb} an operation on a fleet",
+                because="it can call one, and wait for all ends",
+                cure="reach each agent by ctx.agent(name)",
+            )
+        run = await children.ended(await children.spawn(call_request(asked)))
+        return result_of(run)
+
+    return FleetHandle(selector, FanOut.given(**options), answer)
+
+
+def call_request(asked: FleetAsked, *, key: str | None = None) -> Request:
+    """Ask for the run that calls an operation on a fleet."""
+    return Request(
+        CALL,
+        key=key,
+        params={
+            "operation": asked.operation,
+            "selector": asked.selector,
+            "params": dict(asked.params),
+            "options": asked.how.model_dump(mode="json", exclude_defaults=True),
+        },
+    )
+
+
+def result_of(run: Run) -> FleetResult:
+    """Take the rows out of a run that called an operation on a fleet.
+
+    Raises:
+        FleetFailedError: it has none: it ended before it could call.
+    """
+    rows = cast("dict[str, Any]", run.result) if isinstance(run.result, dict) else {}
+    if "targets" in rows:
+        return FleetResult.model_validate(rows)
+    error = run.error
+    raise FleetFailedError(
+        f"the call {run.id} {run.state.value}" + (f": {error.message}" if error else ""),
+        because=error.because if error else "it ended before anything was called",
+        cure=error.cure if error else f"labwright runs show {run.id}",
+    )
