@@ -71,6 +71,7 @@ class Server:
         self.dispatcher = Dispatcher(journal, self.folding.present, settings, self.tasks, clock)
         self.decider = Decider(journal, self.folding.present, host, self.tasks, clock)
         self.agents = AgentsHere()
+        host.agents = self.agents.brief
         sessions = SessionAnswers(journal, self.folding, self.agents)
         self.answers = Answers(
             self.folding,

@@ -20,6 +20,10 @@ class AgentsHere:
         self.known = asyncio.Event()
         """Set once everybody who was here at the beginning has been told."""
 
+    def brief(self) -> dict[str, dict[str, Any]]:
+        """Tell of each what selectors choose by: its class and its labels."""
+        return {name: {"class": said.get("class"), "labels": said.get("labels")} for name, said in self.agents.items()}
+
     async def follow(self, connection: Connection) -> None:
         """Follow them for ever."""
         async for seen in watch(connection, KIND):
