@@ -301,6 +301,15 @@ async def test_a_task_runs_on_an_agent_that_no_file_names(here: Here) -> None:
     assert {name: row.result for name, row in result.rows.items()} == {"c1": "c1"}
 
 
+async def test_the_tree_of_a_run_has_all_that_followed_from_it(here: Here) -> None:
+    run_id = (await here.lab.request(Request("tuning"))).runs[0]
+    await here.ended(run_id)
+    tree = (await here.lab.runs(tree=run_id))["items"]
+    assert [run["task"] for run in tree] == ["fleet-call", "fleet-call"]
+    operator = (await here.lab.runs(tree=here.lab.by, limit=1000))["items"]
+    assert {run["id"] for run in operator} >= {run_id, *(run["id"] for run in tree)}
+
+
 async def test_a_rule_chooses_agents_that_no_file_names(here: Here) -> None:
     for _ in range(2):  # the first time nobody knows yet that rules choose
         emitted = await here.lab.emit({"type": "cards.tuned"})

@@ -68,7 +68,8 @@ class AsyncLab(Instruments):
     async def runs(self, *, limit: int = 50, cursor: str | None = None, seq: int = 0, **filters: Any) -> dict[str, Any]:
         """List runs, newest first: `{"items": [run], "next_cursor": ...}`.
 
-        Filters: `state` (several by comma), `task`, `target`, `on` (a selector), `cause`, `parent`, `since`.
+        Filters: `state` (several by comma), `task`, `target`, `on` (a selector), `cause`, `tree` (caused by that, also
+        through other runs), `parent`, `since`.
         """
         chosen = {name: value for name, value in filters.items() if value is not None}
         return await self.ask("runs", filters=chosen, limit=limit, cursor=cursor, seq=seq)

@@ -239,7 +239,8 @@ class View:
     ) -> tuple[list[Run], str | None]:
         """Give a page of runs, newest first, and where the next one starts.
 
-        Filters: `state` (one or several, by comma), `task`, `target`, `cause`, `parent`, `since` (RFC 3339).
+        Filters: `state` (one or several, by comma), `task`, `target`, `cause`, `tree` (caused by that, also through
+        other runs), `parent`, `since` (RFC 3339).
 
         Raises:
             UsageError: an unknown filter, state or cursor.

@@ -138,7 +138,7 @@ def file_seen(row: Sequence[Any]) -> FileSeen:
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """By what a kind of thing can be filtered: columns by the name of the filter, its states, and its moment."""
+    """By what a kind of thing can be filtered: columns (or conditions) by the filter's name, its states, its moment."""
 
     things: str
     thing: str
@@ -161,7 +161,8 @@ class Filters:
             elif name == "since":
                 where.add(f"{self.moment} >= ?", _moment(str(value)))
             elif name in self.columns:
-                where.add(f"{self.columns[name]} = ?", value)
+                column = self.columns[name]
+                where.add(column if "?" in column else f"{column} = ?", value)
             else:
                 known = [*self.columns, *(["state"] if self.states else []), "since"]
                 message = f"{self.things} cannot be filtered by {name!r}"
@@ -228,10 +229,15 @@ class Where:
         return " AND ".join(self.parts) or "1"
 
 
+TREE = (
+    "id IN (WITH RECURSIVE caused (run) AS (SELECT id FROM runs WHERE cause_id = ? "
+    "UNION SELECT runs.id FROM runs JOIN caused ON runs.parent = caused.run) SELECT run FROM caused)"
+)
+"""What something has caused, and what followed from that."""
 RUN_FILTERS = Filters(
     things="runs",
     thing="run",
-    columns={"task": "task", "target": "target", "cause": "cause_id", "parent": "parent"},
+    columns={"task": "task", "target": "target", "cause": "cause_id", "tree": TREE, "parent": "parent"},
     states=RunState,
     moment="requested_at",
 )
