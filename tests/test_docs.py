@@ -13,8 +13,8 @@ import typer.main
 
 import labwright
 from labwright.cli.examples import copy_example
-from labwright.cli.site import counts_line, summary
 from labwright.cli.main import app
+from labwright.cli.site import counts_line, summary
 from labwright.core import errors
 from labwright.core.clock import SystemClock
 from labwright.core.event import parse_event
