@@ -73,9 +73,13 @@ class Lab:
         """Give the handle on an agent: `lab.agent("s2").take_noise.start(duration=30)`."""
         return BlockingAgentHandle(self._lab.agent(name), self._do)
 
-    def agents(self) -> list[dict[str, Any]]:
-        """List the agents that are here."""
-        return self._do(self._lab.agents())
+    def agents(self, on: str | None = None) -> list[dict[str, Any]]:
+        """List the agents that are here, or those that a selector chooses."""
+        return self._do(self._lab.agents(on))
+
+    def agent_history(self, agent: str | None = None, **options: Any) -> dict[str, Any]:
+        """List who was here when, newest first."""
+        return self._do(self._lab.agent_history(agent, **options))
 
     def sessions(self, **filters: Any) -> dict[str, Any]:
         """List sessions, newest first."""
