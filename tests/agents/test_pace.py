@@ -1,4 +1,4 @@
-"""The pace of announcing: each second up to a thousand agents, slower where there are more, and never too many words."""
+"""The pace of announcing: each second up to a thousand agents, slower where there are more, never too many words."""
 
 from __future__ import annotations
 
