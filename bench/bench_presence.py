@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 import psutil
@@ -26,11 +26,11 @@ from labwright.journal.presence import watch
 from labwright.run.settings import load_settings
 
 HERE = Path(__file__).resolve().parent
-CROWDS = ((1000, 5.0),)
-"""How many agents, and the most that nats-server and `serve` may take together, in percent of a core."""
+CROWDS = ((1000, 5.0, 10.0), (5000, 20.0, 50.0))
+"""How many agents, the most that nats-server and `serve` may take together in percent of a core, and for how many
+seconds they settle before that is measured: very many slow down."""
 SHARING = 4
 """So many processes share the agents."""
-SETTLE_S = 15.0
 MEASURE_S = 20.0
 KILLS = 3
 VICTIMS = 10
@@ -39,11 +39,12 @@ GONE_S = 3.0
 
 async def main() -> None:
     """Measure each crowd on a lab of its own."""
-    for count, most in CROWDS:
-        async with served() as (lab, pids), crowd(lab, count):
+    for count, most, settle_s in CROWDS:
+        async with served() as (lab, pids), crowd(lab, count) as victims:
+            await asyncio.sleep(settle_s)
             await cost(count, most, pids)
             await listing(lab, count)
-            await deaths(lab, count)
+            await deaths(lab, count, victims)
 
 
 @contextlib.asynccontextmanager
@@ -67,14 +68,18 @@ async def served() -> AsyncGenerator[tuple[AsyncLab, list[int]]]:
 
 
 @contextlib.asynccontextmanager
-async def crowd(lab: AsyncLab, count: int) -> AsyncGenerator[None]:
-    """Have that many agents be here."""
+async def crowd(lab: AsyncLab, count: int) -> AsyncGenerator[dict[str, Process]]:
+    """Have that many agents be here; gives the processes of those that may be killed, by how their names begin."""
     began = time.perf_counter()
+    victims = [f"v{number}" for number in range(KILLS)]
+    sizes = {f"c{number}": count // SHARING for number in range(SHARING)}
+    sizes["c0"] -= KILLS * VICTIMS
+    sizes |= dict.fromkeys(victims, VICTIMS)
     async with contextlib.AsyncExitStack() as stack:
-        places = [stack.enter_async_context(some(lab, f"c{number}", count // SHARING)) for number in range(SHARING)]
-        await asyncio.gather(*places)
+        coming = (stack.enter_async_context(some(lab, prefix, size)) for prefix, size in sizes.items())
+        processes = dict(zip(sizes, await asyncio.gather(*coming), strict=True))
         print(f"{count} agents came in {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
-        yield
+        yield {prefix: processes[prefix] for prefix in victims}
 
 
 @contextlib.asynccontextmanager
@@ -96,7 +101,6 @@ async def some(lab: AsyncLab, prefix: str, count: int) -> AsyncGenerator[Process
 
 async def cost(count: int, most: float, pids: list[int]) -> None:
     """Take the processor time of both over a while."""
-    await asyncio.sleep(SETTLE_S)
     before, began = [seconds(pid) for pid in pids], time.monotonic()
     await asyncio.sleep(MEASURE_S)
     took = time.monotonic() - began
@@ -121,20 +125,18 @@ async def listing(lab: AsyncLab, count: int) -> None:
     row(f"list of {count} agents", statistics.median(times), "ms", detail=spread(times, 0))
 
 
-async def deaths(lab: AsyncLab, count: int) -> None:
-    """Kill a process with a few agents, and tell when the last of them is seen as gone, by push and by `serve`."""
+async def deaths(lab: AsyncLab, count: int, victims: Mapping[str, Process]) -> None:
+    """Kill processes with a few agents, and tell when the last of each is seen as gone, by push and by `serve`."""
     pushed: list[float] = []
     served: list[float] = []
-    for number in range(KILLS):
-        prefix = f"v{number}"
-        async with some(lab, prefix, VICTIMS) as process:
-            watching = asyncio.create_task(all_gone(lab, prefix))
-            await asyncio.sleep(2)
-            began = time.monotonic()
-            process.kill()
-            asking = asyncio.create_task(not_told(lab, prefix))
-            pushed.append(await asyncio.wait_for(watching, 30) - began)
-            served.append(await asyncio.wait_for(asking, 30) - began)
+    for prefix, process in victims.items():
+        watching = asyncio.create_task(all_gone(lab, prefix))
+        await asyncio.sleep(2)
+        began = time.monotonic()
+        process.kill()
+        asking = asyncio.create_task(not_told(lab, prefix))
+        pushed.append(await asyncio.wait_for(watching, 30) - began)
+        served.append(await asyncio.wait_for(asking, 30) - began)
     most = GONE_S if count == CROWDS[0][0] else None
     row(f"a killed one of {count} is gone, pushed", max(pushed), "s", at_most=most, detail=spread(pushed))
     row(f"a killed one of {count} is gone for serve", max(served), "s", at_most=most, detail=spread(served))

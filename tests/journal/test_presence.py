@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,26 @@ async def test_a_holder_may_announce_itself_again(journal: Journal) -> None:
     mine.seq = 0
     await mine.announce()
     await mine.refresh()
+
+
+async def test_a_holder_whose_own_words_come_late_is_not_taken_for_another(journal: Journal) -> None:
+    """As on a machine that is so busy that a word arrives after its sender has given it up."""
+    mine = presence(journal)
+    await mine.announce(ttl_s=60)
+    speak = mine._try
+    late: list[int] = []
+
+    async def speak_late(body: dict[str, Any], expected: int, ttl_s: int = 60) -> bool:
+        if len(late) < 2:
+            late.append(expected)
+            await speak(body, expected, ttl_s)
+        return await speak(body, expected, ttl_s)
+
+    mine._try = speak_late
+    await mine.refresh(ttl_s=60)
+
+    assert len(late) == 2
+    await mine.refresh(ttl_s=60)
 
 
 async def test_one_that_falls_silent_is_seen_as_gone_within_its_time(server: EmbeddedServer, journal: Journal) -> None:

@@ -9,7 +9,8 @@ from labwright.journal.stay_fold import StayEntry, apply_stay, stay_subject
 from tests.journal.history import NOW
 
 SUBJECT = stay_subject("s.1")
-CAME = AgentCame(owner="a", class_name="Pump", labels={"crate": "1"}, host="h", pid=7, since="then", at=NOW)
+SAID = {"class": "Pump", "labels": {"crate": "1"}, "host": "h", "pid": 7, "since": "then"}
+CAME = AgentCame.model_validate({"owner": "a", "at": NOW, **SAID})
 GONE = AgentGone(owner="a", why="silent", at=NOW + timedelta(seconds=5))
 
 

@@ -169,12 +169,13 @@ class Presence:
             HeldError: somebody else has it.
             UnreachableError, TimeoutError: the server does not answer.
         """
-        last = await self._last()
-        is_free = last.body is None or last.body.get(OWNER) == self._owner
-        if not is_free and (instead_of is None or last.seq != instead_of.seq):
-            raise self._held(last)
-        if not await self._try(self._said(), last.seq, ttl_s):
-            raise self._held(await self._last())
+        while True:
+            last = await self._last()
+            is_free = last.body is None or last.body.get(OWNER) == self._owner
+            if not is_free and (instead_of is None or last.seq != instead_of.seq):
+                raise self._held(last)
+            if await self._try(self._said(), last.seq, ttl_s):  # else somebody has spoken meanwhile: see who
+                return
 
     async def refresh(self, *, ttl_s: int = TTL_S) -> None:
         """Say that this process is still here; announce anew where the server has forgotten it.
