@@ -18,7 +18,7 @@ from labwright.cli.site import counts_line, summary
 from labwright.core import errors
 from labwright.core.clock import SystemClock
 from labwright.core.event import parse_event
-from labwright.core.model import FileEntry, Run, RunState, SessionSnapshot, SessionState, Step, utc_now
+from labwright.core.model import AgentStay, FileEntry, Run, RunState, SessionSnapshot, SessionState, Step, utc_now
 from labwright.decide.decision import Decision
 from labwright.journal import records
 from labwright.run.settings import Tables, load_settings
@@ -141,6 +141,7 @@ def test_no_record_is_documented_that_does_not_exist() -> None:
         (Decision, set[str]()),
         (SessionSnapshot, {"content"}),
         (FileEntry, set[str]()),
+        (AgentStay, {"class_name"}),
     ],
 )
 def test_the_fields_of_the_shapes_are_documented(model: Any, hidden: set[str]) -> None:

@@ -28,6 +28,7 @@ from labwright.journal.presence import ProcessIdentity, ensure_presence, lead, t
 from labwright.journal.records import ClockStepped
 from labwright.journal.state import Changes
 from labwright.plan.tasks import TaskDescription
+from labwright.run.agent_history import AgentHistory
 from labwright.run.agents_here import AgentsHere
 from labwright.run.answers import Answers
 from labwright.run.clock_watch import ClockWatch
@@ -72,6 +73,7 @@ class Server:
         self.decider = Decider(journal, self.folding.present, host, self.tasks, clock)
         self.agents = AgentsHere()
         host.agents = self.agents.brief
+        self.agent_history = AgentHistory(journal, self.folding, self.agents)
         sessions = SessionAnswers(journal, self.folding, self.agents)
         self.answers = Answers(
             self.folding,
@@ -121,17 +123,27 @@ class Server:
             self.folding.view.close()
 
     async def _lead(self) -> None:
-        leading: asyncio.Task[None] | None = None
-        async for is_mine in lead(self.journal, "dispatcher", {"name": self.identity}):
-            if is_mine and leading is None:
-                leading = asyncio.create_task(self._dispatch())
-                self.decider.lead()
-            elif not is_mine and leading is not None:
-                log.warning("the lead may be lost")
-                leading.cancel()
-                await asyncio.gather(leading, return_exceptions=True)
-                leading = None
-                await self.decider.close()
+        leading: list[asyncio.Task[None]] = []
+        try:
+            async for is_mine in lead(self.journal, "dispatcher", {"name": self.identity}):
+                if is_mine and not leading:
+                    leading += [asyncio.create_task(self._dispatch()), asyncio.create_task(self._keep_history())]
+                    self.decider.lead()
+                elif not is_mine and leading:
+                    log.warning("the lead may be lost")
+                    await _all_cancelled(leading)
+                    await self.decider.close()
+        finally:
+            await _all_cancelled(leading)
+
+    async def _keep_history(self) -> None:
+        """Begin again with what is here whenever writing who came and who went broke."""
+        while True:
+            try:
+                await self.agent_history.lead()
+            except Exception:  # a border: whatever breaks one round must not end the history
+                log.exception("the history of agents broke")
+            await asyncio.sleep(0.5)
 
     async def _dispatch(self) -> None:
         """Lead again whenever the log was taken over while the presence was still ours."""
@@ -346,6 +358,14 @@ async def _kept(keeper: WorkerKeeper) -> AsyncGenerator[None]:
     finally:
         await _cancelled(keeping)
         await keeper.stop()
+
+
+async def _all_cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks, wait for their end, and forget them."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:

@@ -78,9 +78,13 @@ class Lab:
         """Give the handle on a fleet: `lab.fleet("crate=1", quorum=7).uxm_setup(bands=[0]).rows`."""
         return BlockingFleetHandle(self._lab.fleet(selector, **options), self._do)
 
-    def agents(self) -> list[dict[str, Any]]:
-        """List the agents that are here."""
-        return self._do(self._lab.agents())
+    def agents(self, on: str | None = None) -> list[dict[str, Any]]:
+        """List the agents that are here, or those that a selector chooses."""
+        return self._do(self._lab.agents(on))
+
+    def agent_history(self, agent: str | None = None, **options: Any) -> dict[str, Any]:
+        """List who was here when, newest first."""
+        return self._do(self._lab.agent_history(agent, **options))
 
     def sessions(self, **filters: Any) -> dict[str, Any]:
         """List sessions, newest first."""

@@ -355,6 +355,35 @@ class FileRegistered(Record):
     file: FileEntry
 
 
+# --- agent.<name> ----------------------------------------------------------------------------------------------------
+
+
+class AgentCame(Record):
+    """An agent was seen to come, or (`is_found`) was here already when a lab began to look.
+
+    `owner` is what one stay of one process is recognised by; `since` is when the process began, as it says.
+    """
+
+    type: Literal["agent_came"] = "agent_came"
+    owner: str
+    class_name: str = Field(default="", alias="class")
+    labels: dict[str, str] = Field(default_factory=dict)
+    host: str = ""
+    pid: int | None = None
+    version: str = ""
+    identity: str = ""
+    since: str | None = None
+    is_found: bool = False
+
+
+class AgentGone(Record):
+    """An agent said farewell, fell silent, was replaced by another of its name, or went while no lab looked."""
+
+    type: Literal["agent_gone"] = "agent_gone"
+    owner: str = ""
+    why: Literal["farewell", "silent", "replaced", "unseen"]
+
+
 AnyRecord = (
     Received
     | Decided
@@ -382,6 +411,8 @@ AnyRecord = (
     | SessionAdopted
     | SessionEnded
     | FileRegistered
+    | AgentCame
+    | AgentGone
 )
 
 _ADAPTER: TypeAdapter[Record] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="type")])

@@ -12,14 +12,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from labwright.core.errors import UsageError
-from labwright.core.model import ErrorRecord, Event, FileEntry, Run, RunState, SessionSnapshot, SessionState
+from labwright.core.model import AgentStay, ErrorRecord, Event, FileEntry, Run, RunState, SessionSnapshot, SessionState
 from labwright.journal.records import PlannedRunRecord
 from labwright.journal.state import EventEntry, FileSeen, RunEntry, SessionEntry
+from labwright.journal.stay_fold import StayEntry
 
 RUNS = "SELECT body, first_seq, seq FROM runs"
 EVENTS = "SELECT key, first_seq, seq, state, received_at, event, decision, runs, error FROM events"
 SESSIONS = "SELECT key, body, first_seq, seq FROM sessions"
 FILES = "SELECT body, first_seq, seq FROM files"
+STAYS = "SELECT body, owner, first_seq, seq FROM stays"
 _PLANNED = TypeAdapter(tuple[PlannedRunRecord, ...])
 
 
@@ -131,6 +133,24 @@ def file_row(entry: FileSeen) -> tuple[Any, ...]:
 def file_seen(row: Sequence[Any]) -> FileSeen:
     """Read a file."""
     return FileSeen(file=FileEntry.model_validate_json(row[0]), first_seq=row[1], seq=row[2])
+
+
+def stay_row(entry: StayEntry) -> tuple[Any, ...]:
+    """Write a stay."""
+    stay = entry.stay
+    return (
+        entry.first_seq,
+        entry.seq,
+        stay.agent,
+        entry.owner,
+        _sortable(stay.gone_at) if stay.gone_at else None,
+        stay.model_dump_json(by_alias=True, exclude_defaults=True),
+    )
+
+
+def stay_entry(row: Sequence[Any]) -> StayEntry:
+    """Read a stay."""
+    return StayEntry(stay=AgentStay.model_validate_json(row[0]), owner=row[1], first_seq=row[2], seq=row[3])
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------
@@ -247,6 +267,7 @@ FILE_FILTERS = Filters(
     columns={"agent": "agent", "session": "session", "action": "action", "kind": "kind", "path": "path"},
     moment="registered_at",
 )
+STAY_FILTERS = Filters(things="stays", thing="stay", columns={"agent": "agent"}, moment="coalesce(gone_at, '9999')")
 
 
 def session_filters(present: Collection[str] | None) -> SessionFilters:
