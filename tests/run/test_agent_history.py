@@ -129,6 +129,8 @@ async def records_of(journal: Journal, name: str) -> list[str]:
 async def test_who_comes_goes_and_comes_back_has_a_stay_for_each_time(tmp_path: Path) -> None:
     write_lab(tmp_path)
     async with lab_of(tmp_path, workers=0) as lab:
+        await presence(lab.journal, "bench.0").announce(ttl_s=LONG_S)
+        await told(lab, "bench.0", None)  # from here on somebody looks
         mine = presence(lab.journal, "bench.1")
         await mine.announce(ttl_s=LONG_S)
         (stay,) = await told(lab, "bench.1", None)
@@ -146,7 +148,8 @@ async def test_who_comes_goes_and_comes_back_has_a_stay_for_each_time(tmp_path: 
     )
     assert (stay["is_found"], stay["gone_at"]) == (False, None)
     assert away == []
-    assert [each["why"] for each in history["items"]] == [None, "farewell"]
+    mine_alone = [each for each in history["items"] if each["agent"] == "bench.1"]
+    assert [each["why"] for each in mine_alone] == [None, "farewell"]
 
 
 @asynccontextmanager
