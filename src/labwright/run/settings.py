@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from labwright.core.errors import UsageError
 from labwright.core.ids import checked_name
+from labwright.journal.key_file import KeyFile
 
 FILE = "labwright.toml"
 ENVIRONMENT = {"LABWRIGHT_URL": "nats.url", "LABWRIGHT_CREDS": "nats.creds"}
@@ -198,7 +199,15 @@ def load_settings(
             because="LABWRIGHT_CREDS or nats.creds names it",
             cure="name a file that exists, or unset it",
         )
-    return _with_zocalo(settings, environ)
+    return _with_zocalo(_with_key(settings), environ)
+
+
+def _with_key(settings: Settings) -> Settings:
+    """Take the place of the lab from a key file, unless it is named."""
+    key = KeyFile.read(settings.creds_file) if settings.creds_file is not None and not settings.nats.url else None
+    if key is None or not key.url:
+        return settings
+    return settings.model_copy(update={"nats": settings.nats.model_copy(update={"url": key.url})})
 
 
 def _contents(tables: Tables) -> dict[str, Any]:
