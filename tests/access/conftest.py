@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 
 from labwright import Agent, Session, operation, process
 from labwright.access.identity import Identities
+from labwright.agents.handle import AgentHandle
 from labwright.agents.serving import AgentServer, serving
 from labwright.core.ids import new_id
 from labwright.core.roles import Role
@@ -107,7 +108,7 @@ class House:
         return Address(url=self.address.url, identity=known.sender, seed=self.seeds[name])
 
     @contextlib.asynccontextmanager
-    async def raw(self, name: str, role: Role) -> AsyncIterator[Raw]:
+    async def raw(self, name: str, role: Role) -> AsyncGenerator[Raw]:
         """Connect a client of nats-py as somebody, who is added."""
         if name not in self.seeds:
             self.add(name, role)
@@ -156,8 +157,9 @@ async def connected_at_once(url: str, **options: Any) -> Client:
         pass
 
     client = Client()
+    given: dict[str, Any] = {"allow_reconnect": False, "error_cb": quiet, **options}
     try:
-        await client.connect(url, **{"allow_reconnect": False, "error_cb": quiet, **options})
+        await client.connect(url, **given)
     except BaseException:
         await client.close()
         raise
@@ -197,3 +199,26 @@ async def heard(house: House) -> AsyncGenerator[list[Msg]]:
     end = await house.journal.connection.listen("command.>", hear)
     yield messages
     await end()
+
+
+@pytest.fixture
+def handle(house: House) -> Callable[[str], AgentHandle]:
+    """Give a handle on pump-1 for somebody with the lab's own credential."""
+
+    def handle(sender: str) -> AgentHandle:
+        return AgentHandle(house.journal, "pump-1", sender=sender)
+
+    return handle
+
+
+async def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+    """Wait until something holds, and give it."""
+    end = time.monotonic() + limit_s
+    while True:
+        found = condition()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < end, f"it did not come to hold within {limit_s} s"
+        await asyncio.sleep(0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nats.errors
 import pytest
@@ -144,7 +145,7 @@ async def test_people_do_not_write_to_the_journal_nor_speak_for_agents(house: Ho
 
 
 async def test_a_replayed_command_is_refused_and_recorded(house: House, pump: AgentServer) -> None:
-    command = {"do": "start", "session": new_id("ses"), "params": {"volume_ml": 2.0}}
+    command: dict[str, Any] = {"do": "start", "session": new_id("ses"), "params": {"volume_ml": 2.0}}
     async with house.raw("olaf", Role.OPERATOR) as olaf, house.raw("mallory", Role.EXPERT) as mallory:
         first = await olaf.command("pump-1", "dispense", **command)
         again = await olaf.command("pump-1", "dispense", **command)

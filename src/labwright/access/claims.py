@@ -87,3 +87,9 @@ def refusal(claim: Claim, what: str, now: float) -> ClaimedError:
         because=f"{claim.entry.selector} is theirs until {shown['until']}{said}",
         cure=f"wait, ask them, or have an admin release it: labwright claims release {claim.entry.id}",
     )
+
+
+def labels_of(agent: Mapping[str, Any]) -> dict[str, str]:
+    """Give the labels by which selectors choose an agent, from what it says of itself."""
+    labels: dict[str, str] = agent.get("labels") or {}
+    return {**labels, "class": str(agent.get("class", ""))}

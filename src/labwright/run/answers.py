@@ -159,7 +159,12 @@ class Answers:
                 names = ", ".join(sorted(await self._host.targets())) or "none"
                 message = f"{on!r} chooses no target"
                 raise NotFoundError(message, because=f"the targets are: {names}", cure="see labwright targets list")
-        return {"params": checked, "targets": targets, "start_within": description.start_within}
+        return {
+            "params": checked,
+            "targets": targets,
+            "start_within": description.start_within,
+            "role": description.role,
+        }
 
     # --- runs --------------------------------------------------------------------------------------------------------
 

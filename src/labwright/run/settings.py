@@ -61,10 +61,17 @@ class StateTable(Table):
 
 
 class NatsTable(Table):
-    """The journal's server; without a `url` an embedded one is started. `creds` is a file of credentials."""
+    """The journal's server; without a `url` an embedded one is started. `creds` is a file of credentials.
+
+    `listen` is where the embedded one listens for others, HOST:PORT; that takes the files of a certificate.
+    """
 
     url: str = ""
     creds: str = ""
+    listen: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
 
 
@@ -149,6 +156,11 @@ class Settings(Tables):
     def creds_file(self) -> Path | None:
         """The file of credentials for the journal's server, if one is named."""
         return self._path(self.nats.creds) if self.nats.creds else None
+
+    def tls_file(self, name: Literal["cert", "key", "ca"]) -> Path | None:
+        """The file of that part of the certificate, if one is named."""
+        text: str = getattr(self.nats, f"tls_{name}")
+        return self._path(text) if text else None
 
     @property
     def recipe_folders(self) -> tuple[Path, ...]:
