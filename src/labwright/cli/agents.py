@@ -76,8 +76,9 @@ def start(
 ) -> None:
     """Run an agent in the foreground until Ctrl-C or SIGTERM.
 
-    It finds the lab's journal through the site (connection.json in its state folder), LABWRIGHT_URL or a key file, waits
-    for it as long as it takes, and needs no `serve`. What its predecessor of that name left is taken up from the state folder.
+    It finds the lab's journal through the site (connection.json in its state folder), LABWRIGHT_URL or a key file,
+    waits for it as long as it takes, and needs no `serve`. What its predecessor of that name left is taken up from the
+    state folder.
 
     Examples:
       labwright agent start mylab.pump:Pump --name pump-1 --arg port=/dev/ttyUSB0

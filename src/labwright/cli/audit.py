@@ -30,8 +30,9 @@ def add_to(app: typer.Typer, *, panel: str) -> None:
 def audit(caller: Caller, since_text: Since = None, limit: Limit = 50) -> None:
     """List what was refused to whom, and claims as they were made and given back, newest first. Needs no `serve`.
 
-    What was followed stands where it happened, with who has asked: see `runs show` and `sessions show`. What nats-server
-    itself refuses is recorded where the lab has started it. `from` is as whoever asked says, and proves nothing.
+    What was followed stands where it happened, with who has asked: see `runs show` and `sessions show`. What
+    nats-server itself refuses is recorded where the lab has started it. `from` is as whoever asked says, and proves
+    nothing.
 
     Examples:
       labwright audit

@@ -68,8 +68,8 @@ def serve(
     site that does not load is refused with every finding; a second `serve` of a site is refused (exit 6). With --json,
     a line on standard output tells when it is ready, and logs are JSON lines.
 
-    Nothing listens beyond this machine, where whoever may read the state folder is an admin. With --listen other machines
-    may connect, by TLS and with the key of a user (`labwright user add`), and so does everything on this one.
+    Nothing listens beyond this machine, where whoever may read the state folder is an admin. With --listen other
+    machines may connect, by TLS and with the key of a user (`labwright user add`).
 
     Examples:
       labwright serve
