@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -19,6 +20,7 @@ from nats.aio.msg import Msg
 from labwright.access.identity import Identities
 from labwright.access.listening import listening
 from labwright.access.nats_log import watch_log
+from labwright.access.reads import pass_on
 from labwright.client.acts import Acts
 from labwright.core.clock import Clock, SystemClock, to_text
 from labwright.core.errors import ConflictError, LabwrightError, UnreachableError
@@ -107,6 +109,9 @@ class Server:
                 await self.folding.caught_up.wait()
                 await self.journal.connection.listen("ask.*", self._asked, queue="serve")
                 await self.journal.connection.listen("act.*.*", self._asked, queue="serve")
+                await self.journal.connection.listen(
+                    "read.>", functools.partial(pass_on, self.journal.connection), queue="serve"
+                )
                 group.create_task(self.claim_holds.run())
                 group.create_task(self._watch_workers())
                 group.create_task(self.agents.follow(self.journal.connection))

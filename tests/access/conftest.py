@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -21,6 +22,7 @@ from nats.aio.msg import Msg
 
 from labwright import Agent, Session, operation, process
 from labwright.access.identity import Identities
+from labwright.access.reads import pass_on
 from labwright.agents.handle import AgentHandle
 from labwright.agents.serving import AgentServer, serving
 from labwright.core.ids import new_id
@@ -175,6 +177,7 @@ async def house(tmp_path: Path) -> AsyncGenerator[House]:
         await journal.prepare()
         await ensure_logs(journal, days=1, replicas=1)
         await ensure_presence(journal)
+        await connection.listen("read.>", functools.partial(pass_on, connection))  # as `serve` does
         yield House(server, journal, Identities(server.state_dir))
     await server.stop()
 

@@ -129,31 +129,33 @@ async def refuses_other_certificates(url: str, folder: Path) -> None:
     writer.close()
 
 
-def asked(tmp_path: Path, place: str, *, user: bool = True, **files: Path | None) -> Any:
+def asked(tmp_path: Path, place: str, files: dict[str, Path | None] | None = None, *, has_user: bool = True) -> Any:
     identities = Identities(tmp_path / "state")
-    if user:
+    if has_user:
         identities.add("ada", Role.VIEWER)
     cert, key = certificate(tmp_path / "tls")
-    given = {"cert": cert, "key": key, "ca": None, **files}
+    given: dict[str, Path | None] = {"cert": cert, "key": key, "ca": None, **(files or {})}
     return listening(place, identities=identities, **given)
 
 
 def test_nothing_listens_without_tls(tmp_path: Path) -> None:
     for missing in ("cert", "key"):
         with pytest.raises(NotAllowedError, match="without TLS"):
-            asked(tmp_path / missing, f"{HOST}:4222", **{missing: None})
+            asked(tmp_path / missing, f"{HOST}:4222", {missing: None})
 
 
 def test_nothing_listens_without_users(tmp_path: Path) -> None:
     with pytest.raises(NotAllowedError, match="no users"):
-        asked(tmp_path, f"{HOST}:4222", user=False)
+        asked(tmp_path, f"{HOST}:4222", has_user=False)
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     _, other_key = certificate(tmp_path / "other")
-    for files in ({"key": other_key}, {"cert": tmp_path / "absent"}, {"ca": other_key}, {"cert": tmp_path}):
+    wrong: list[dict[str, Path | None]]
+    wrong = [{"key": other_key}, {"cert": tmp_path / "absent"}, {"ca": other_key}, {"cert": tmp_path}]
+    for files in wrong:
         with pytest.raises(UsageError, match="certificate cannot be used"):
-            asked(tmp_path / f"at-{len(list(tmp_path.iterdir()))}", f"{HOST}:4222", **files)
+            asked(tmp_path / f"at-{len(list(tmp_path.iterdir()))}", f"{HOST}:4222", files)
 
 
 @pytest.mark.parametrize("place", ["4222", "host", "host:", ":4222", "host:0", "host:70000", "a b:1", "host:4222 x"])

@@ -170,16 +170,35 @@ async def test_a_reply_goes_to_inboxes_only(house: House, pump: AgentServer, hea
 
 
 async def test_what_a_stream_says_on_an_agents_behalf_is_no_command(house: House, pump: AgentServer) -> None:
-    async with house.raw("pump-2", Role.AGENT) as other:
-        body = json.dumps({"do": "start", "session": "ses_forged"}).encode()
-        await other.client.request("session.pump-2.ses_1", body, timeout=10)
-        stored = "$JS.API.DIRECT.GET.JOURNAL.session.pump-2.ses_1"
-        await other.client.publish(stored, b"", reply="command.labwright.pump-1.dispense")
-        await other.client.flush()
+    body = json.dumps({"do": "start", "session": "ses_forged"}).encode()
+    await house.journal.connection.request("session.pump-2.ses_1", body)
+    stored = "$JS.API.DIRECT.GET.JOURNAL.session.pump-2.ses_1"
+    await house.journal.connection.publish(stored, b"", reply="command.labwright.pump-1.dispense")
     async with house.raw("vera", Role.VIEWER) as vera:
         found = await vera.command("pump-1", None, do="status", session="ses_forged")
 
     assert found["error"]["kind"] == "not_found"
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_nobody_has_nats_server_harm_the_journal_by_its_own_answers(house: House, role: Role) -> None:
+    harm = "$JS.API.STREAM.DELETE.JOURNAL"
+    async with house.raw("mallory", role) as mallory:
+        for subject in ("$JS.API.DIRECT.GET.JOURNAL.run.none", "$JS.API.STREAM.INFO.JOURNAL"):
+            await mallory.refused(lambda subject=subject: mallory.client.publish(subject, b"", reply=harm))
+        for request in ("DIRECT.GET.JOURNAL.run.none", "STREAM.INFO.JOURNAL", "STREAM.DELETE.JOURNAL"):
+            await mallory.client.publish(f"read.{mallory.sender}.{request}", b"", reply=harm)
+        push = {"name": "p", "deliver_subject": harm}
+        create = json.dumps({"stream_name": "JOURNAL", "config": push}).encode()
+        follow = f"read.{mallory.sender}.CONSUMER.CREATE.JOURNAL.follow_0123456789abcdef"
+        await mallory.client.publish(follow, create, reply=f"_INBOX.{mallory.sender}.1")
+        if role is Role.AGENT:
+            for body in (b"", b"{}"):
+                await mallory.client.publish("session.mallory.ses_1", body, reply=harm)
+        info = await mallory.client.request(f"read.{mallory.sender}.STREAM.INFO.JOURNAL", b"", timeout=30)
+
+    assert json.loads(info.data)["config"]["name"] == "JOURNAL"
+    assert "error" not in await house.journal.api("STREAM.INFO.JOURNAL")
 
 
 async def test_a_revoked_identity_is_cut_off(house: House) -> None:

@@ -1,7 +1,8 @@
 """What an identity may say and hear on NATS, so that the server itself keeps one from speaking as another. Pure.
 
 Each identity speaks under its own name only, `command.operator=ada.>`, and hears only its own replies. What else its
-role keeps it from doing is judged by who follows the command, which knows from the subject who asks.
+role keeps it from doing is judged by who follows the command, which knows from the subject who asks. No identity asks
+JetStream itself; see `reads`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from labwright.core.roles import Role
 from labwright.journal.connection import INBOX
 from labwright.journal.session_fold import encoded
 
-STREAMS = ("JOURNAL", "BLOBS", "LOGS", "PRESENCE")
 HEARD = ("presence.>", "live.>", "feed.>", "progress.>")
 
 
@@ -34,9 +34,9 @@ def permissions_of(identity: Identity) -> Permissions:
     own = (f"{INBOX}{me}.>", f"_DELIVER.{INBOX}{me}.>")
     if identity.role is Role.AGENT:
         hears = (f"command.*.{encoded(identity.name)}.*", "claim.*", *HEARD, *own)
-        return Permissions(publish=(*_agent_says(identity.name, me), *_reads()), subscribe=hears)
+        return Permissions(publish=_agent_says(identity.name, me), subscribe=hears)
     return Permissions(
-        publish=(f"command.{me}.>", f"act.{me}.*", "ask.>", *_reads()),
+        publish=(f"command.{me}.>", f"act.{me}.*", f"read.{me}.>", "ask.*"),
         subscribe=(*HEARD, *own),
         deny_publish=("ask.reload",),
     )
@@ -51,18 +51,12 @@ def _agent_says(name: str, me: str) -> tuple[str, ...]:
         f"feed.{agent}.*",
         f"audit.agent.{agent}.*",
         f"command.{me}.>",
+        f"read.{me}.>",
         "log.session.*",
         "file.*",
         "blob.*.*",
         f"{INBOX}>",
     )
-
-
-def _reads() -> tuple[str, ...]:
-    """Give the requests by which streams are read; none of them changes anything."""
-    asked = ("STREAM.INFO.{0}", "DIRECT.GET.{0}", "DIRECT.GET.{0}.>", "CONSUMER.CREATE.{0}.*", "CONSUMER.INFO.{0}.*")
-    verbs = (*asked, "CONSUMER.MSG.NEXT.{0}.*")
-    return tuple(f"$JS.API.{verb.format(stream)}" for stream in STREAMS for verb in verbs)
 
 
 def users_text(identities: Iterable[Identity]) -> str:
