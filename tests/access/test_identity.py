@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,13 @@ def test_words_without_a_known_role_are_never_more_than_a_viewers(sender: str, c
 def test_an_operation_can_only_ask_for_a_role_that_there_is(role: object) -> None:
     with pytest.raises(UsageError, match="the role of"):
         checked_role(role, "the operation 'x'")
+
+
+def test_who_has_no_key_loads_nothing_for_keys() -> None:
+    code = "import sys, labwright.agents.process, labwright.server; print({'nkeys', 'nacl'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout == "set()\n"
 
 
 # --- key files -------------------------------------------------------------------------------------------------------

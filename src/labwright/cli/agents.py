@@ -15,6 +15,7 @@ import typer
 from labwright.cli.caller import Caller, command, group
 from labwright.core.errors import NotFoundError, UsageError
 from labwright.core.ids import checked_name
+from labwright.core.roles import Role
 
 if TYPE_CHECKING:
     from labwright.run.settings import Settings
@@ -215,6 +216,7 @@ def _show_operation(caller: Caller, agent: str, operation: Mapping[str, Any]) ->
     lines = {
         "locks": ", ".join(operation.get("locks") or ()),
         "timeout": f"{operation['timeout']:g} s" if operation.get("timeout") else "",
+        "role": f"{role} or more" if (role := operation.get("role", Role.OPERATOR)) != Role.OPERATOR else "",
         "startup": "it begins with the agent" if operation.get("startup", False) is not False else "",
     }
     for name, text in lines.items():
