@@ -23,7 +23,7 @@ from labwright.access.nats_log import watch_log
 from labwright.access.reads import pass_on
 from labwright.client.acts import Acts
 from labwright.core.clock import Clock, SystemClock, to_text
-from labwright.core.errors import ConflictError, LabwrightError, UnreachableError
+from labwright.core.errors import ConflictError, LabwrightError, UnreachableError, UsageError
 from labwright.core.logs import get_logger
 from labwright.core.model import utc_now
 from labwright.journal.connection import Connection, is_inbox
@@ -327,6 +327,12 @@ async def _embedded(
     stack: AsyncExitStack, settings: Settings, *, tied: bool, tell: Callable[[str], None]
 ) -> EmbeddedServer | None:
     if settings.nats.url:
+        if settings.nats.listen:
+            raise UsageError(
+                f"nothing listens at {settings.nats.listen}",
+                because=f"the journal is at {settings.nats.url}, and no server is started here",
+                cure="have that NATS listen there, or leave out --listen and nats.listen",
+            )
         return None
     listen = listening(
         settings.nats.listen,

@@ -285,13 +285,18 @@ async def test_runs_of_others_wait_while_their_target_is_claimed(here: Here) -> 
 
 async def test_a_run_goes_on_when_the_claim_before_it_has_expired(here: Here) -> None:
     async with here.as_("anna", Role.OPERATOR) as anna:
-        await anna.claim("t2", 1.0)
+        await anna.claim("t2", 3.0)
         await until(lambda: here.server.dispatcher._claims)
         runs = await here.lab.request(Request("easy", on="t2"))
 
         ended = await here.lab.wait(here.lab.follow_runs(runs), timeout_s=30)
+        await until(lambda: no_claims(here.lab))
 
     assert [run.state for run in ended.values()] == [RunState.SUCCEEDED]
+
+
+async def no_claims(lab: AsyncLab) -> bool:
+    return not await lab.claims()
 
 
 async def test_a_claim_of_nothing_is_refused(here: Here) -> None:

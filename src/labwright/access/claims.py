@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labwright.core.clock import to_text
 from labwright.core.errors import ClaimedError, SelectorError
 from labwright.core.model import utc_now
-from labwright.core.selectors import Selector, parse_selector
 from labwright.journal.records import ClaimEntry, ClaimsChanged
+
+if TYPE_CHECKING:
+    from labwright.core.selectors import Selector
 
 SUBJECT = "claim.all"
 MOST_S = 31 * 86_400.0
@@ -48,6 +50,10 @@ def claims_of(record: ClaimsChanged, *, age_s: float, now: float) -> tuple[Claim
 
     One whose selector cannot be read, as of a newer version, holds nobody off.
     """
+    if not record.claims:
+        return ()
+    from labwright.core.selectors import parse_selector  # an agent that nobody claims does without
+
     found: list[Claim] = []
     for entry in record.claims:
         left_s = min(entry.left_s, entry.seconds, MOST_S) - max(0.0, age_s)
