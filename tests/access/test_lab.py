@@ -283,6 +283,30 @@ async def test_runs_of_others_wait_while_their_target_is_claimed(here: Here) -> 
     assert {"claimed", "released", "refused"} <= set(told)
 
 
+async def test_a_run_on_a_claimed_target_is_not_touched_by_others(here: Here) -> None:
+    async with here.as_("carl", Role.OPERATOR) as carl, here.as_("dora", Role.EXPERT) as dora:
+        failed = await carl.request(Request("broken", on="t3"))
+        await carl.wait(carl.follow_runs(failed), timeout_s=30)
+        claim = await carl.claim("t3", 600)
+        try:
+            for touching in (dora.retry(failed.runs[0]), dora.abort(failed.runs[0])):
+                with pytest.raises(ClaimedError, match="t3 is claimed by carl"):
+                    await touching
+            await carl.retry(failed.runs[0])
+        finally:
+            await carl.release_claim(claim["id"])
+
+    assert [refusal.what for refusal in await here.refusals("dora")] == ["retry", "abort"]
+
+
+async def test_what_an_expert_has_run_is_not_retried_by_an_operator(here: Here) -> None:
+    runs = await here.lab.request(Request("hard"))
+    await here.lab.wait(here.lab.follow_runs(runs), timeout_s=30)
+    async with here.as_("erik", Role.OPERATOR) as erik:
+        with pytest.raises(NotAllowedError, match="may not run hard"):
+            await erik.retry(runs.runs[0], from_start=True)
+
+
 async def test_a_run_goes_on_when_the_claim_before_it_has_expired(here: Here) -> None:
     async with here.as_("anna", Role.OPERATOR) as anna:
         await anna.claim("t2", 3.0)

@@ -91,8 +91,10 @@ class Acts:
             case "request":
                 done = await _requested(lab, asker, body)
             case "abort":
+                await _may_touch(lab, asker, str(body["run_id"]))
                 done = await lab.abort(**body)
             case "retry":
+                await _may_touch(lab, asker, str(body["run_id"]), starts=True)
                 done = await lab.retry(**body)
             case "release":
                 done = await lab.release(**body)
@@ -121,6 +123,17 @@ async def _requested(lab: AsyncLab, asker: Asker, body: dict[str, Any]) -> Reque
     prepared = await lab.ask("prepare", task=request.task, params=dict(request.params), on=request.on)
     asker.needs(checked_role(prepared["role"], "the task"), f"run {request.task}")
     return await lab.request(request)
+
+
+async def _may_touch(lab: AsyncLab, asker: Asker, run_id: str, *, starts: bool = False) -> None:
+    """Insist that a run is not on a target that another has claimed, and where it is to start, on its task's role."""
+    run = await lab.run_shown(run_id)
+    if asker.role is not Role.ADMIN:
+        await lab.check_claim(run["target"])
+    if starts:
+        tasks = {task["name"]: task for task in (await lab.ask("site"))["tasks"]}
+        role = tasks[run["task"]]["role"] if run["task"] in tasks else Role.OPERATOR
+        asker.needs(checked_role(role, "the task"), f"run {run['task']}")
 
 
 def _plain(done: object) -> Any:

@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from labwright.access.audit import audit_shown
 from labwright.access.claim_watch import read_claims
 from labwright.access.claiming import Claiming
-from labwright.access.claims import labels_of
+from labwright.access.claims import claim_on, labels_of, refusal
 from labwright.agents.asking import origin
 from labwright.client.ids import checked_id
 from labwright.client.instruments import Instruments
@@ -277,6 +277,20 @@ class AsyncLab(Instruments):
     async def audit(self, *, since: datetime | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """List refusals and claims, newest first; needs no `serve`."""
         return await audit_shown(self.journal, since=since, limit=limit)
+
+    async def check_claim(self, target: str | None) -> None:
+        """Refuse what is done to a target that somebody else has claimed.
+
+        Raises:
+            ClaimedError: somebody else has.
+        """
+        _, known = await read_claims(self.journal)
+        if target is None or not known:
+            return
+        now = time.monotonic()
+        claim = claim_on(known, target, (await self._labels()).get(target, {}), now)
+        if claim is not None and claim.entry.by != self.by:
+            raise refusal(claim, target, now)
 
     @property
     def _claiming(self) -> Claiming:
