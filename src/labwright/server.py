@@ -82,7 +82,7 @@ class Server:
         self.answers = Answers(
             self.folding, self.dispatcher, self.decider, host, sessions, status=self.status, reload=self.reload
         )
-        self.acts = Acts(journal.connection, settings, reload=self.reload)
+        self.acts = Acts(journal.connection, settings, reload=self.reload, seen=lambda: self.folding.present.seq)
         self.claim_holds = ClaimHolds(journal, self.dispatcher, host, self.agents)
         self.identity = str(ProcessIdentity.mine())
         self.ready = asyncio.Event()

@@ -29,7 +29,7 @@ class ActingLab(AsyncLab):
             UnreachableError: no lab answers.
             LabwrightError: the lab did not do it, for this reason.
         """
-        answer = await act(self._connection, verb, arguments)
+        answer = await act(self._connection, verb, {**arguments, "seq": self.journal.seen})
         if "error" in answer:
             raise error_of(answer)
         self.journal.seen = max(self.journal.seen, int(answer["seq"]))

@@ -40,14 +40,20 @@ log = get_logger(__name__)
 
 
 class Acts:
-    """Does what identities ask for."""
+    """Does what identities ask for; `seen` tells how far the journal is known here, so that nothing is judged late."""
 
     def __init__(
-        self, connection: Connection, settings: Settings, *, reload: Callable[[], Awaitable[dict[str, Any]]]
+        self,
+        connection: Connection,
+        settings: Settings,
+        *,
+        reload: Callable[[], Awaitable[dict[str, Any]]],
+        seen: Callable[[], int],
     ) -> None:
         self._connection = connection
         self._settings = settings
         self._reload = reload
+        self._seen = seen
 
     async def answer(self, subject: str, data: bytes) -> dict[str, Any]:
         """Do something, or say in the shape of an answer why not; never raises."""
@@ -64,6 +70,8 @@ class Acts:
             from_=str(body.pop("origin", ""))[:256],
             is_admin=asker.role is Role.ADMIN,
         )
+        seq = body.pop("seq", 0)
+        lab.journal.seen = max(seq if isinstance(seq, int) else 0, self._seen())
         try:
             result = await self._done(lab, asker, verb, body)
         except LabwrightError as error:
