@@ -38,6 +38,23 @@ def test_a_user_is_added_listed_and_revoked(site: Terminal, tmp_path: Path) -> N
     assert site("user", "list", "--json").json["items"] == []
 
 
+def test_a_key_for_a_lab_that_is_to_listen_tells_where_and_how_it_is_known(site: Terminal, tmp_path: Path) -> None:
+    (site.folder / "lab.crt").write_text("PEM of the lab")
+    settings = site.folder / "labwright.toml"
+    settings.write_text(settings.read_text() + '\n[nats]\nlisten = "192.0.2.5:4222"\ntls_cert = "lab.crt"\n')
+    (tmp_path / "other.crt").write_text("another PEM")
+
+    site("user", "add", "ada", "--role", "viewer", "--out", tmp_path / "ada.key")
+    site("user", "add", "bob", "--role", "viewer", "--out", tmp_path / "bob.key", "--url", "tls://lab:1", "--tls-ca",
+         tmp_path / "other.crt")  # fmt: skip
+    keys = [json.loads((tmp_path / f"{name}.key").read_text()) for name in ("ada", "bob")]
+
+    assert [(key["url"], key["ca"]) for key in keys] == [
+        ("tls://192.0.2.5:4222", "PEM of the lab"),
+        ("tls://lab:1", "another PEM"),
+    ]
+
+
 def test_a_key_is_never_overwritten(site: Terminal, tmp_path: Path) -> None:
     (tmp_path / "ada.key").write_text("mine")
 

@@ -13,7 +13,7 @@ SURFACE = {
     "check": [],
     "doctor": [],
     "serve": ["--stop", "--listen", "--tls-cert", "--tls-key", "--tls-ca"],
-    "user add": ["--role", "--out", "--url"],
+    "user add": ["--role", "--out", "--url", "--tls-ca"],
     "user list": ["--nats-conf"],
     "user revoke": [],
     "audit": ["--since", "--limit"],

@@ -37,6 +37,15 @@ Url = Annotated[
         show_default=False,
     ),
 ]
+Ca = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca",
+        metavar="FILE",
+        help="The certificate by which they know the lab; default: as it runs, or is set.",
+        show_default=False,
+    ),
+]
 NatsConf = Annotated[
     bool,
     typer.Option(
@@ -52,7 +61,7 @@ def add_to(app: typer.Typer, *, panel: str) -> None:
 
 
 @command(users, "add")
-def add(caller: Caller, name: Name, role: RoleOption, out: Out = None, url: Url = "") -> None:
+def add(caller: Caller, name: Name, *, role: RoleOption, out: Out = None, url: Url = "", tls_ca: Ca = None) -> None:
     """Let somebody in: write a key file for them, which only its owner may read. No secret is kept here.
 
     A viewer sees everything and starts nothing, an operator starts and ends what is there, an expert does what asks for
@@ -68,6 +77,8 @@ def add(caller: Caller, name: Name, role: RoleOption, out: Out = None, url: Url 
     settings = caller.settings()
     path = (out or Path(f"{name}.key")).expanduser()
     place, ca = _place(settings, url)
+    if tls_ca is not None:
+        ca = _read(tls_ca.expanduser())
     descriptor = _new_file(path)
     try:
         identity, seed = Identities(settings.state_dir).add(name, role)
@@ -139,18 +150,31 @@ def _shown(identity: Identity) -> dict[str, Any]:
 
 
 def _place(settings: Settings, url: str) -> tuple[str, str]:
-    """Tell where a user reaches the lab, and the certificate by which they know it."""
+    """Tell where a user reaches the lab, and the certificate by which they know it: as it runs, or as it is set."""
     from labwright.journal.connection import Address
 
-    known = Address(url=settings.nats.url)
-    if not settings.nats.url:
-        with contextlib.suppress(UnreachableError):
-            known = Address.read(settings.state_dir / "connection.json")
-    listens_anywhere = settings.nats.listen.startswith(("0.0.0.0:", "[::]:"))
-    if listens_anywhere and known.url.startswith("tls://"):
-        known_url = f"tls://{socket.gethostname()}:{known.url.rpartition(':')[2]}"
-        return url or known_url, known.ca
-    return url or known.url, known.ca
+    if settings.nats.url:
+        return url or settings.nats.url, ""
+    known = Address(url="")
+    with contextlib.suppress(UnreachableError):
+        known = Address.read(settings.state_dir / "connection.json")
+    place, ca = known.url, known.ca
+    if settings.nats.listen:
+        certificate = settings.tls_file("ca") or settings.tls_file("cert")
+        place, ca = f"tls://{settings.nats.listen}", ca or (_read(certificate) if certificate else "")
+    host, _, port = place.removeprefix("tls://").rpartition(":")
+    if place.startswith("tls://") and host in {"0.0.0.0", "[::]"}:  # noqa: S104 - compared, not bound
+        place = f"tls://{socket.gethostname()}:{port}"
+    return url or place, ca
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the certificate {path} cannot be read", because=str(error), cure="name a PEM file"
+        ) from error
 
 
 def _new_file(path: Path) -> int:
