@@ -152,6 +152,7 @@ BY_CLASS: dict[type[Record], st.SearchStrategy[Record]] = {
             records.PoolChanged: {"pool": names, "state": st.sampled_from(["active", "paused", "draining"])},
             records.ClockStepped: {"host": names, "by_s": st.floats(-1e6, 1e6)},
             records.Refused: {"what": texts, "error": errors},
+            records.ClaimsChanged: {"did": st.sampled_from(["claimed", "renewed", "released"]), "claim": names},
             records.SessionStarted: {
                 "agent": names,
                 "operation": names,

@@ -16,6 +16,7 @@ from labwright.cli.caller import Caller, command, group
 from labwright.cli.options import Cursor, Limit, since
 from labwright.core.errors import NotFoundError, UnreachableError, UsageError
 from labwright.core.ids import checked_name
+from labwright.core.roles import Role
 
 if TYPE_CHECKING:
     from labwright.client import AsyncLab
@@ -80,6 +81,12 @@ StateDir = Annotated[
         show_default=False,
     ),
 ]
+Creds = Annotated[
+    Path | None,
+    typer.Option(
+        "--creds", metavar="FILE", help="The agent's own key file, from `labwright user add`.", show_default=False
+    ),
+]
 
 
 def add_to(app: typer.Typer, *, panel: str) -> None:
@@ -97,11 +104,13 @@ def start(
     label: Labels = None,
     arg: Arguments = None,
     state: StateDir = None,
+    creds: Creds = None,
 ) -> None:
     """Run an agent in the foreground until Ctrl-C or SIGTERM.
 
-    It finds the lab's journal through the site (connection.json in its state folder) or LABWRIGHT_URL, waits for it as
-    long as it takes, and needs no `serve`. What its predecessor of that name left is taken up from the state folder.
+    It finds the lab's journal through the site (connection.json in its state folder), LABWRIGHT_URL or a key file,
+    waits for it as long as it takes, and needs no `serve`. What its predecessor of that name left is taken up from the
+    state folder.
 
     Examples:
       labwright agent start mylab.pump:Pump --name pump-1 --arg port=/dev/ttyUSB0
@@ -110,7 +119,8 @@ def start(
     checked_name(name, "agent")
     for option, texts in (("--label", label or ()), ("--arg", arg or ())):
         _check_pairs(option, texts)
-    settings = caller.settings()
+    key_file = None if creds is None else str(creds.expanduser().absolute())
+    settings = caller.settings(overrides={"nats.creds": key_file})
     caller.note_missing_file(settings)
     words = [agent_class, "--name", name, "--site", str(settings.folder)]
     words += ["--state", str((state or settings.state_dir).absolute())]
@@ -318,6 +328,7 @@ def _show_operation(caller: Caller, agent: str, operation: Mapping[str, Any]) ->
     lines = {
         "locks": ", ".join(operation.get("locks") or ()),
         "timeout": f"{operation['timeout']:g} s" if operation.get("timeout") else "",
+        "role": f"{role} or more" if (role := operation.get("role", Role.OPERATOR)) != Role.OPERATOR else "",
         "startup": "it begins with the agent" if operation.get("startup", False) is not False else "",
     }
     for name, text in lines.items():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine, Generator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +70,22 @@ class Lab:
     def retry(self, run_id: str, *, from_start: bool = False) -> Run:
         """Have an ended run tried again."""
         return self._do(self._lab.retry(run_id, from_start=from_start))
+
+    def claim(self, selector: str, seconds: float, *, reason: str = "") -> dict[str, Any]:
+        """Have targets for oneself for a time, or renew one's own claim of the same selector; gives the claim."""
+        return self._do(self._lab.claim(selector, seconds, reason=reason))
+
+    def claims(self) -> list[dict[str, Any]]:
+        """List the claims in force."""
+        return self._do(self._lab.claims())
+
+    def release_claim(self, claim_id: str, *, reason: str = "") -> dict[str, Any]:
+        """Give a claim back before its time."""
+        return self._do(self._lab.release_claim(claim_id, reason=reason))
+
+    def audit(self, *, since: datetime | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """List refusals and claims, newest first."""
+        return self._do(self._lab.audit(since=since, limit=limit))
 
     def agent(self, name: str) -> BlockingAgentHandle:
         """Give the handle on an agent: `lab.agent("s2").take_noise.start(duration=30)`."""

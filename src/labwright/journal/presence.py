@@ -125,7 +125,14 @@ def start_of(pid: int) -> str | None:
 
 
 async def ensure_presence(journal: Journal) -> None:
-    """Make the stream of presence, which a restarted server has forgotten."""
+    """Make the stream of presence, which a restarted server has forgotten.
+
+    Raises:
+        UnreachableError: it is not there, and an identity of this connection may not make it; `serve` does.
+    """
+    if journal.connection.identity:
+        message = "nobody can be announced yet"
+        raise UnreachableError(message, because="the stream of presence is not there", cure="labwright serve")
     await journal.ensure_stream(
         {
             "name": STREAM,
