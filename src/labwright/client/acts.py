@@ -21,6 +21,7 @@ from labwright.core.roles import Role, checked_role
 from labwright.journal.connection import Connection
 from labwright.journal.records import Refused
 from labwright.journal.session_fold import decoded
+from labwright.run.fleets import RUN
 from labwright.run.settings import Settings
 
 NEEDS = {
@@ -68,7 +69,7 @@ class Acts:
             self._settings,
             by=asker.name,
             from_=str(body.pop("origin", ""))[:256],
-            is_admin=asker.role is Role.ADMIN,
+            role=asker.role,
         )
         seq = body.pop("seq", 0)
         lab.journal.seen = max(seq if isinstance(seq, int) else 0, self._seen())
@@ -130,7 +131,15 @@ async def _requested(lab: AsyncLab, asker: Asker, body: dict[str, Any]) -> Reque
     request = RequestRecord.model_validate(body["request"]).to_request()
     prepared = await lab.ask("prepare", task=request.task, params=dict(request.params), on=request.on)
     asker.needs(checked_role(prepared["role"], "the task"), f"run {request.task}")
+    inner = request.params.get("task") if request.task == RUN else None
+    if isinstance(inner, str):  # who may not run a task may not have it run on many targets
+        asker.needs(await _role_of(lab, inner), f"run {inner}")
     return await lab.request(request)
+
+
+async def _role_of(lab: AsyncLab, task: str) -> Role:
+    tasks = {known["name"]: known for known in (await lab.ask("site"))["tasks"]}
+    return checked_role(tasks[task]["role"] if task in tasks else Role.OPERATOR, "the task")
 
 
 async def _may_touch(lab: AsyncLab, asker: Asker, run_id: str, *, starts: bool = False) -> None:
@@ -139,9 +148,9 @@ async def _may_touch(lab: AsyncLab, asker: Asker, run_id: str, *, starts: bool =
     if asker.role is not Role.ADMIN:
         await lab.check_claim(run["target"])
     if starts:
-        tasks = {task["name"]: task for task in (await lab.ask("site"))["tasks"]}
-        role = tasks[run["task"]]["role"] if run["task"] in tasks else Role.OPERATOR
-        asker.needs(checked_role(role, "the task"), f"run {run['task']}")
+        asker.needs(await _role_of(lab, run["task"]), f"run {run['task']}")
+        if run["role"]:  # it acts on agents under the role of who asked for it
+            asker.needs(Role(run["role"]), f"retry what {run['by']} has asked for")
 
 
 def _plain(done: object) -> Any:

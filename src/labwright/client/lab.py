@@ -42,6 +42,7 @@ from labwright.core.event import event_content, event_key, parse_event
 from labwright.core.fleet import FleetResult
 from labwright.core.model import Cause, Event, Run, RunState, utc_now
 from labwright.core.request import Request
+from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
 from labwright.journal.connection import Connection
 from labwright.journal.fold import apply, fold
@@ -69,12 +70,12 @@ class AsyncLab(Instruments):
     """A running lab; made by `connect_async`."""
 
     def __init__(
-        self, connection: Connection, settings: Settings, *, by: str = "", from_: str = "", is_admin: bool = True
+        self, connection: Connection, settings: Settings, *, by: str = "", from_: str = "", role: str = ""
     ) -> None:
         super().__init__(connection, by or connection.identity or who())
         self.settings = settings
         self.origin = from_ or origin()
-        self._is_admin = is_admin
+        self._role = role
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class AsyncLab(Instruments):
         record = requested(
             request, target=target, cause=Cause(kind="operator", id=self.by), by=self.by, start_within=start_within
         )
-        record = record.model_copy(update={"origin": self.origin})
+        record = record.model_copy(update={"origin": self.origin, "role": self._role})
         seq, is_new = await self._create(f"run.{run_id}", record, record.content, run_id)
         return run_id, seq, is_new
 
@@ -324,7 +325,7 @@ class AsyncLab(Instruments):
 
     @property
     def _claiming(self) -> Claiming:
-        return Claiming(journal=self.journal, by=self.by, is_admin=self._is_admin)
+        return Claiming(journal=self.journal, by=self.by, is_admin=self._role in {"", Role.ADMIN})
 
     async def _labels(self) -> dict[str, dict[str, str]]:
         """Give the labels of all targets that are known now, by name: of the site, and of agents that are here."""

@@ -201,6 +201,8 @@ class Run(Model):
     priority: int = 0
     key: str | None = None
     by: str = ""
+    role: str = ""
+    """That of the key with which somebody asked for it; empty for the lab's own credential, and for runs of runs."""
     state: RunState = RunState.PENDING
     cause: Cause
     parent: str | None = None

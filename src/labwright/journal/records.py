@@ -102,7 +102,10 @@ class Released(Record):
 
 
 class Requested(Record):
-    """A run was asked for; `content` recognises the same id with other content."""
+    """A run was asked for; `content` recognises the same id with other content.
+
+    `role` is that of the key with which it was asked for, empty for the lab's own credential, and for runs of runs.
+    """
 
     type: Literal["requested"] = "requested"
     task: str
@@ -113,6 +116,7 @@ class Requested(Record):
     not_after: Instant | None = None
     key: str | None = None
     by: str = ""
+    role: str = ""
     origin: str = ""
     cause: Cause
     parent: str | None = None
