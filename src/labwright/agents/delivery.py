@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from labwright.agents.ledger import Due, Ledger, LedgerError
 from labwright.core.errors import EngineError, TooLargeError, UnreachableError
@@ -16,6 +17,8 @@ AT_ONCE = 64
 PLACES = 10_000
 """Of how many subjects the last sequence is remembered; of others it is found out."""
 RETRY_S = 1.0
+BEHIND_S = 0.05
+"""Records follow so much behind what they tell of: many sessions may begin at once, and their replies go first."""
 
 log = get_logger(__name__)
 
@@ -40,9 +43,7 @@ class Delivery:
         while True:
             try:
                 due = self._ledger.due(AT_ONCE)
-                for item in due:
-                    await self._deliver(item)
-                    self._ledger.delivered(item)
+                await self._deliver_all(due)
             except (LedgerError, EngineError, UnreachableError, TimeoutError) as error:
                 log.warning("records wait for the journal", because=error.args[0] if error.args else repr(error))
                 await asyncio.sleep(RETRY_S)
@@ -50,6 +51,7 @@ class Delivery:
             if not due:
                 self._empty.set()
                 await self._came.wait()
+                await asyncio.sleep(BEHIND_S)
                 self._came.clear()
 
     async def drain(self, patience_s: float) -> bool:
@@ -60,6 +62,17 @@ class Delivery:
         except TimeoutError:
             return False
         return True
+
+    async def _deliver_all(self, due: Sequence[Due]) -> None:
+        """Deliver in order, and forget at once what was delivered, also where that was not everything."""
+        delivered: Due | None = None
+        try:
+            for item in due:
+                await self._deliver(item)
+                delivered = item
+        finally:
+            if delivered is not None:
+                self._ledger.delivered(delivered)
 
     async def _deliver(self, due: Due) -> None:
         record = due.record

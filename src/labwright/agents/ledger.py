@@ -148,10 +148,12 @@ class Ledger:
         with self._transaction():
             self._database.execute("INSERT INTO outbox (subject, record) VALUES (?, ?)", (subject, encode(record)))
 
-    def delivered(self, due: Due) -> None:
-        """Forget a record that the journal has."""
-        with self._transaction():
-            self._database.execute("DELETE FROM outbox WHERE n = ?", (due.n,))
+    def delivered(self, last: Due) -> None:
+        """Forget the records up to this one: the journal has them."""
+        try:
+            self._database.execute("DELETE FROM outbox WHERE n <= ?", (last.n,))
+        except sqlite3.Error as error:
+            raise _refusal(self._folder, error) from error
 
     async def make_durable(self) -> None:
         """Return when everything written so far would survive the machine's end."""

@@ -26,7 +26,7 @@ from labwright.agents.arguments import make_agent
 from labwright.agents.blocking_session import BlockingSession
 from labwright.agents.book import Book
 from labwright.agents.child_calls import ChildCall
-from labwright.agents.commands import Command, CommandError
+from labwright.agents.commands import Answer, Command, CommandError
 from labwright.agents.delivery import Delivery
 from labwright.agents.description import Description
 from labwright.agents.desk import Desk
@@ -56,6 +56,7 @@ AWAY_S = 2.0
 TELL_S = AWAY_S + 2 * EXPIRY_S
 """A server that is there but cannot tell who has the agent's name is not waited for any longer."""
 LOOK_S = 0.1
+MOMENT_S = 0.002
 CLOSE_S = 5.0
 DELIVER_S = 2.0
 END_MARGIN_S = 4.0
@@ -264,14 +265,25 @@ class AgentServer:
         if not is_inbox(reply):
             return
         try:
-            if answer.body:
-                await self._connection.publish(reply, answer.body)
-            if answer.later is not None:
-                await self._connection.publish(reply, await answer.later())
+            await self._reply(reply, answer)
         except UnreachableError:
             pass
         except Exception:  # a border: who asked may ask again, and nobody else is to notice
             log.exception("a reply was not sent", operation=operation)
+
+    async def _reply(self, reply: str, answer: Answer) -> None:
+        """Send the replies to one command; what has ended in a moment is told with its beginning, in one go."""
+        later = asyncio.ensure_future(answer.later()) if answer.later is not None else None
+        try:
+            if later is not None:
+                await asyncio.wait({later}, timeout=MOMENT_S)
+            if answer.body:
+                await self._connection.publish(reply, answer.body)
+            if later is not None:
+                await self._connection.publish(reply, await later)
+        finally:
+            if later is not None:
+                later.cancel()
 
     def _start_startups(self) -> None:
         for operation in self.operations.values():
