@@ -1,4 +1,7 @@
-"""The peer: an OCS agent behind a crossbar router. Usage: peer_ocs.py CALLS; prints one JSON object."""
+"""The peer: OCS agents behind a crossbar router. Usage: peer_ocs.py CALLS [AGENTS]; prints one JSON object.
+
+With AGENTS, so many agents are called at once, each from a thread of its own, as OCS's clients do it.
+"""
 
 import json
 import os
@@ -8,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +61,18 @@ SITE = {
         "address_root": "observatory",
     },
     "hosts": {
-        "bench": {"agent-instances": [{"agent-class": "Bench", "instance-id": "bench", "arguments": []}]},
+        "bench": {
+            "agent-instances": [
+                {"agent-class": "Bench", "instance-id": name, "arguments": []}
+                for name in ("bench", *(f"bench-{number}" for number in range(64)))
+            ]
+        },
     },
 }
 
 
-def main(calls: int) -> None:
-    """Start router and agent, measure, and take them down again."""
+def main(calls: int, agents: int = 0) -> None:
+    """Start router and agents, measure, and take them down again."""
     with tempfile.TemporaryDirectory(prefix="labwright-ocs-") as folder:
         home = Path(folder)
         (home / ".crossbar").mkdir()
@@ -72,15 +81,15 @@ def main(calls: int) -> None:
         os.environ["OCS_CONFIG_DIR"] = folder
         crossbar = shutil.which("crossbar", path=str(Path(sys.executable).parent)) or "crossbar"
         router = started([crossbar, "start", "--cbdir", str(home / ".crossbar")], home)
-        agent = None
+        names = [f"bench-{number}" for number in range(agents)] or ["bench"]
+        processes: list[subprocess.Popen[bytes]] = []
         try:
-            agent = started_agent(home)
-            client = connected(home)
-            print(json.dumps(measured(client, agent, calls)))
+            processes = [started_agent(home, name) for name in names]
+            clients = [connected(home, name) for name in names]
+            print(json.dumps(fanned_out(clients, calls) if agents else measured(clients[0], processes[0], calls)))
         finally:
-            for process in (agent, router):
-                if process is not None:
-                    end(process)
+            for process in (*processes, router):
+                end(process)
 
 
 def started(command: list[str], home: Path) -> "subprocess.Popen[bytes]":
@@ -88,19 +97,19 @@ def started(command: list[str], home: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def started_agent(home: Path) -> "subprocess.Popen[bytes]":
-    """Start the agent; OCS's agents end themselves when the router is not there yet, so it is tried again."""
+def started_agent(home: Path, name: str) -> "subprocess.Popen[bytes]":
+    """Start an agent; OCS's agents end themselves when the router is not there yet, so it is tried again."""
     script = Path(__file__).with_name("peer_ocs_agent.py")
-    site = ["--site-file", str(home / "site.yaml"), "--site-host", "bench", "--instance-id", "bench"]
+    site = ["--site-file", str(home / "site.yaml"), "--site-host", "bench", "--instance-id", name]
     return started([sys.executable, str(script), *site, "--crossbar-timeout", "0"], home)
 
 
-def connected(home: Path) -> Any:
+def connected(home: Path, name: str) -> Any:
     """Give a client as soon as the agent answers."""
     until = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return OCSClient("bench", args=["--site-file", str(home / "site.yaml")])
+            return OCSClient(name, args=["--site-file", str(home / "site.yaml")])
         except Exception:
             if time.monotonic() > until:
                 raise
@@ -120,6 +129,23 @@ def measured(client: Any, agent: "subprocess.Popen[bytes]", calls: int) -> dict[
     return {"round_trip_p50_ms": statistics.median(times[WARM_UP:]), "memory_mb": memory}
 
 
+def fanned_out(clients: list[Any], calls: int) -> dict[str, float]:
+    """Start and wait for the task on all at once, a thread for each, again and again."""
+
+    def call(client: Any) -> None:
+        client.nothing.start()
+        reply = client.nothing.wait()
+        assert reply.session["success"], reply
+
+    times: list[float] = []
+    with ThreadPoolExecutor(len(clients)) as threads:
+        for _ in range(calls):
+            began = time.perf_counter()
+            list(threads.map(call, clients))
+            times.append((time.perf_counter() - began) * 1000)
+    return {"fan_out_p50_ms": statistics.median(times[calls // 5 :])}
+
+
 def end(process: "subprocess.Popen[bytes]") -> None:
     """End a process and all that it has started."""
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
@@ -129,4 +155,4 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))
