@@ -203,6 +203,8 @@ def test_the_demo_closes_the_loop_and_leaves_nothing_behind(tmp_path: Path) -> N
     assert {run["state"] for run in found["runs"]} == {"succeeded"}
     assert [part["kind"] for part in found["why"]][:2] == ["event", "decision"]
     assert found["session"]["outcome"] == "succeeded"
+    assert {row["outcome"] for row in found["fleet"]["targets"].values()} == {"succeeded"}
+    assert len(found["fleet"]["targets"]) == 4
     assert not Path(found["site"]).exists()
     assert not naming(found["site"])
 

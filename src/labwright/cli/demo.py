@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labwright.cli.caller import Caller, command
-from labwright.cli.demo_readout import AGENT, OPERATION, agents_up, tune
+from labwright.cli.demo_readout import AGENT, FLEET, FLEET_OPERATION, OPERATION, agents_up, call_all, tune
 from labwright.cli.examples import copy_example
 from labwright.core.errors import ConflictError
 
 if TYPE_CHECKING:
     from labwright.cli.waiting import Waited
     from labwright.client import AsyncLab, Emitted
+    from labwright.core.fleet import FleetResult
 
 EXAMPLE = "beamline"
 EVENT = Path("events") / "end-of-rotation.json"
@@ -96,11 +97,12 @@ async def _demo(caller: Caller, folder: Path, *, once: bool) -> None:
         waited = await _wait(caller, lab, emitted)
         async with agents_up(caller, lab):
             row = await tune(caller, lab, folder)
-            await _tell(caller, lab, emitted, waited, row)
+            fleet = await call_all(caller, lab)
+            await _tell(caller, lab, emitted, waited, readout=(row, fleet))
             if waited.timeout is not None:
                 raise waited.timeout
             if once:
-                raise typer.Exit(waited.exit_code() or int(row["outcome"] != "succeeded"))
+                raise typer.Exit(waited.exit_code() or int(row["outcome"] != "succeeded" or not fleet.succeeded))
             _tell_commands(caller, folder)
             await _interrupted()
             talk("ending")
@@ -123,11 +125,15 @@ async def _wait(caller: Caller, lab: AsyncLab, emitted: Emitted) -> Waited:
     return await wait(caller.output, lab, lab.follow_event(emitted), LONGEST_LOOP_S)
 
 
-async def _tell(caller: Caller, lab: AsyncLab, emitted: Emitted, waited: Waited, row: Mapping[str, Any]) -> None:
+async def _tell(
+    caller: Caller, lab: AsyncLab, emitted: Emitted, waited: Waited, *, readout: tuple[Mapping[str, Any], FleetResult]
+) -> None:
     from labwright.cli.call import show_row
+    from labwright.cli.fleet_call import show_rows
     from labwright.cli.pages import show_decision, show_why
     from labwright.cli.waiting import counts, run_fields, run_line
 
+    row, fleet = readout
     runs = list(waited.runs.values())
     last = max(runs, key=lambda run: run.requested_at, default=None)
     story = await lab.why(last.id, seq=await lab.journal.last_seq()) if last else []
@@ -145,6 +151,8 @@ async def _tell(caller: Caller, lab: AsyncLab, emitted: Emitted, waited: Waited,
             show_why(output, story)
         output.text("", f"the tuning on {AGENT}")
         show_row(caller, AGENT, row)
+        output.text("", f"{FLEET_OPERATION} on {FLEET}")
+        show_rows(caller, fleet)
         output.text("", f"the loop has closed: 1 event, 1 decision, {counts(runs)}, 1 session of {OPERATION}")
         output.text(
             "where to look next: labwright demo --site-dir beamline keeps this site, its rules in beamline/rules, its"
@@ -152,13 +160,14 @@ async def _tell(caller: Caller, lab: AsyncLab, emitted: Emitted, waited: Waited,
         output.text("tasks in beamline/tasks.py; labwright new site mylab begins one of your own")
 
     document = {
-        "ok": waited.timeout is None and not waited.has_failed and row["outcome"] == "succeeded",
+        "ok": waited.timeout is None and not waited.has_failed and row["outcome"] == "succeeded" and fleet.succeeded,
         "site": str(lab.settings.folder),
         "event": event["event"],
         "decision": waited.decision,
         "runs": [run_fields(run) for run in runs],
         "why": story,
         "session": {"agent": AGENT, "operation": OPERATION, **row},
+        "fleet": fleet.model_dump(mode="json", by_alias=True),
     }
     output.document(document, show)
 
@@ -174,6 +183,7 @@ def _tell_commands(caller: Caller, folder: Path) -> None:
         "tasks list",
         "agents list",
         f"call take_noise --on {AGENT} -p duration=5",
+        f"call uxm_setup --on {FLEET}",
         "sessions list",
         "doctor",
     ):

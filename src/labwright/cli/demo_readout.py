@@ -14,9 +14,12 @@ from labwright.core.errors import UnreachableError
 
 if TYPE_CHECKING:
     from labwright.client import AsyncLab
+    from labwright.core.fleet import FleetResult
 
 AGENT = "smurf-s2"
 OPERATION = "run"
+FLEET = "class=PysmurfController"
+FLEET_OPERATION = "zero_biases"
 SCRIPT = Path("scripts") / "tune.py"
 LONGEST_START_S = 60.0
 SPEED = "1000"
@@ -68,3 +71,13 @@ async def tune(caller: Caller, lab: AsyncLab, folder: Path) -> dict[str, Any]:
     caller.output.talk(f"{AGENT} runs {SCRIPT}:")
     session = await lab.agent(AGENT).operation(OPERATION).start(script=str(folder / SCRIPT))
     return await watched(caller, lab, session)
+
+
+async def call_all(caller: Caller, lab: AsyncLab) -> FleetResult:
+    """Have all agents do the same at once, and give the row of each."""
+    caller.output.talk(f"\nall of {FLEET} do {FLEET_OPERATION}:")
+    fleet = lab.fleet(FLEET).operation(FLEET_OPERATION)
+    result = await fleet()
+    for name, row in result.rows.items():
+        caller.output.talk(f"{name} {row.outcome}")
+    return result

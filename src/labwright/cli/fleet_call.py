@@ -81,16 +81,7 @@ def show_result(caller: Caller, result: FleetResult, run: str | None = None) -> 
             row["error"]["try"] = row["error"]["try"].replace("timeout_s", "--timeout")
 
     def show() -> None:
-        from labwright.cli.pages import data_words, seconds
-
-        cells: list[list[Any]] = []
-        for name, row in result.rows.items():
-            took = seconds(row.duration_s) if row.duration_s is not None else None
-            what = row.error.message if row.error is not None else None
-            if what is None and row.result is not None:
-                what = data_words(row.result, 80)
-            cells.append([name, row.outcome.value, took, row.session or row.run, what])
-        caller.output.table(("target", "outcome", "took", "session", "result"), cells)
+        show_rows(caller, result)
         counts = ", ".join(f"{count} {outcome}" for outcome, count in result.counts.items())
         verdict = "succeeded" if result.succeeded else "did not succeed"
         caller.output.talk(f"{result.operation} {verdict}: {counts}; {result.quorum} had to succeed")
@@ -98,6 +89,20 @@ def show_result(caller: Caller, result: FleetResult, run: str | None = None) -> 
             caller.output.talk(f"next: labwright runs show {run}, labwright sessions list --run {run}")
 
     caller.output.document(fields, show)
+
+
+def show_rows(caller: Caller, result: FleetResult) -> None:
+    """Print a line for each target."""
+    from labwright.cli.pages import data_words, seconds
+
+    cells: list[list[Any]] = []
+    for name, row in result.rows.items():
+        took = seconds(row.duration_s) if row.duration_s is not None else None
+        what = row.error.message if row.error is not None else None
+        if what is None and row.result is not None:
+            what = data_words(row.result, 80)
+        cells.append([name, row.outcome.value, took, row.session or row.run, what])
+    caller.output.table(("target", "outcome", "took", "session", "result"), cells)
 
 
 def _interrupted(caller: Caller, run: str | None) -> None:
