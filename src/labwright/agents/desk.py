@@ -144,6 +144,7 @@ class Desk:
         if existing is not None:
             return self._same(existing, operation, content), False, None
         self._check(command, operation)
+        operation.admit(params)
         snapshot = SessionSnapshot(
             id=name,
             agent=self._agent,
