@@ -107,7 +107,7 @@ class Agent:
         """Let go of the instrument; everything has ended before."""
 
     def own_labels(self) -> Mapping[str, str]:
-        """Give labels that the agent knows by itself; asked once, before `open`. Those given on its start count more."""
+        """Give labels that the agent knows itself; asked once, before `open`. Those given on its start count more."""
         return {}
 
     def more_operations(self) -> Iterable[AnyOperation]:

@@ -227,7 +227,7 @@ class Session:
         self._host.changed(self)
 
     def keep(self, **values: Any) -> None:
-        """Keep values (as JSON has them) for the case that the agent dies: in the same session, its successor has `kept`.
+        """Keep values (as JSON has them) for the case that the agent dies: its successor has them in `kept`.
 
         They have survived this process when this returns; it is for operations with `adopt`, that are called again.
         """

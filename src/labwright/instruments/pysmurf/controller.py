@@ -7,6 +7,7 @@ imports neither pysmurf nor sodetlib, and starts without hardware.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from labwright.instruments.pysmurf.controller_feeds import Feeds
 from labwright.instruments.pysmurf.hardware_operation import HardwareOperation
 from labwright.instruments.pysmurf.script_operation import ScriptOperation
 from labwright.instruments.pysmurf.setting import Setting
+from labwright.instruments.pysmurf.stream_id import known_stream_id
 from labwright.instruments.pysmurf.voltages import LINES, biases_by_group
 
 LOCK = "smurf"
@@ -75,11 +77,19 @@ class PysmurfController(Agent):
         self._simulate = simulate
         self._data_dir = data_dir
 
+    def own_labels(self) -> Mapping[str, str]:
+        """Give the `stream_id` that the system's configuration has for the slot, or that of the simulated card."""
+        stream_id = known_stream_id(self._slot, self.labels, simulate=self._simulate)
+        return {"stream_id": stream_id} if stream_id else {}
+
     async def open(self) -> None:
         """Read the environment and make the feeds; the hardware is not touched."""
         data_dir = Path(self._data_dir) if self._data_dir else self.state_dir / "smurf"
         setting = Setting.of_environment(
-            slot=self._slot, site=self.site, simulated_data=data_dir.absolute() if self._simulate else None
+            slot=self._slot,
+            site=self.site,
+            simulated_data=data_dir.absolute() if self._simulate else None,
+            stream_id=self.labels.get("stream_id", ""),
         )
         self._files = Catalogue(self.register_file, self._note_lost_file)
         self._scripts = ScriptOperation(setting, self._files)
