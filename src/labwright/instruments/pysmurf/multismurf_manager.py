@@ -26,7 +26,7 @@ from labwright.core.selectors import parse_selector
 from labwright.instruments.pysmurf.controller_watch import ControllerWatch
 from labwright.instruments.pysmurf.managed_smurf import Controllers, ManagedSmurfInstance, recalled, remembered
 from labwright.instruments.pysmurf.passing import Passing, summary
-from labwright.plan.fan_out import LONGEST_S, FanOut, Share
+from labwright.plan.fan_out import LONGEST_S, FanOut, Seconds, Share
 
 __all__ = ["ManagedSmurfInstance", "MultiSmurfManager"]
 
@@ -38,6 +38,7 @@ GRACE_S = 20.0
 """How long the controllers may take for their clean-up when the operation is told to end."""
 VALID_S = 30.0
 """How old a command may be when a controller follows it."""
+RETURN_S = 30.0
 READY_S = 3.0
 """How long the manager waits, when it starts, for controllers to tell what they can do."""
 SHOW_S = 0.1
@@ -54,13 +55,16 @@ class ManagerOptions(Model):
     timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)] | None = Field(
         None, description="The deadline of each controller in seconds; the default is that of its operation."
     )
+    return_within_s: Seconds = Field(
+        RETURN_S, description="How many seconds a controller that goes away has to come back with its session."
+    )
 
 
 class MultiSmurfManager(Agent):
     """Command any combination of pysmurf controllers, and read the sessions of each.
 
     Every operation of the controllers is an operation of this agent, with the additional parameters `stream_ids`
-    (default: all that are not expired), `quorum` and `timeout_s`. It waits until all have ended, and succeeds if all
+    (default: all that are not expired), `quorum`, `timeout_s` and `return_within_s`. It waits until all have ended, and succeeds if all
     did, or as many as `quorum` says; its data are their sessions by stream_id.
 
     `controllers` is the selector of the agents that are managed.
@@ -150,7 +154,11 @@ class MultiSmurfManager(Agent):
         """Do it on the controllers chosen when the session began, even if that was in a process before this one."""
         if "targets" not in session.kept:
             session.keep(targets=self._controllers.chosen(options.stream_ids))
-        how = FanOut.given(quorum=options.quorum, timeout_s=_left_s(session, options.timeout_s))
+        how = FanOut.given(
+            quorum=options.quorum,
+            timeout_s=_left_s(session, options.timeout_s),
+            return_within_s=options.return_within_s,
+        )
         asked = Asked(operation=session.operation, params=params, how=how, to_the_end=kind is OperationKind.PROCESS)
         reach = Reach(
             journal=self.journal,
