@@ -94,13 +94,6 @@ async def crate(tmp_path: Path) -> AsyncGenerator[Crate]:
     await nothing_left(str(tmp_path))
 
 
-@pytest.fixture
-async def slot_2(crate: Crate) -> RealAgent:
-    """Give the manager of one controller."""
-    await crate.slot(2)
-    return await crate.manager()
-
-
 async def monitor(manager: RealAgent, condition: Callable[[dict[str, Any]], Any], what: str) -> dict[str, Any]:
     """Give the controllers as the manager shows them, once they fit."""
     session = (await manager.ask("status", "monitor"))["session"]
@@ -176,12 +169,10 @@ async def test_a_controller_that_is_dead_and_one_that_is_slow_do_not_hold_up_the
     await dead.kill()
     names = ["crate1slot2", "crate1slot3", "crate1slot4"]
 
-    ended = await manager.call("run", script=script, args=["wait", 3], stream_ids=names, quorum=1, timeout_s=3)
-    strict = await manager.call("run", script=script, args=["wait", 3], stream_ids=names, quorum="2", timeout_s=3)
+    ended = await manager.call("run", script=script, args=["wait", 3], stream_ids=names, quorum=1, timeout_s=10)
 
     expected = {"crate1slot2": "succeeded", "crate1slot3": "timeout", "crate1slot4": "unreachable"}
     assert (ended["state"], outcomes(ended)) == ("succeeded", expected)
-    assert (strict["state"], outcomes(strict)) == ("failed", expected)
     assert ended["data"]["crate1slot4"]["session_id"] is None
     assert ended["data"]["crate1slot4"]["success"] is False
     assert ended["data"]["crate1slot3"]["status"] == "done"
@@ -348,7 +339,7 @@ async def test_controllers_whose_stream_id_is_not_known_stand_side_by_side_and_a
 
 
 async def test_a_stream_id_without_a_label_is_what_check_state_says(crate: Crate) -> None:
-    env = {"OCS_CONFIG_DIR": str(crate.folder), "LABWRIGHT_SMURF_RESONATORS": "2"}
+    env = {"OCS_CONFIG_DIR": str(crate.folder), "LABWRIGHT_SMURF_RESONATORS": "2", "SLOT": ""}
     await crate.home.agent(CONTROLLER, "smurf", arguments={"simulate": True}, env=env)
     manager = await crate.manager()
 
@@ -405,30 +396,28 @@ async def test_an_operation_that_no_controller_has_any_more_is_gone(crate: Crate
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("params", "kind", "said"),
-    [
-        ({"stream_ids": ["crate1slot2", "crate1slot2"]}, "usage", "crate1slot2 stands twice"),
-        ({"stream_ids": ["crate1slot9"]}, "not_found", "no controller has the stream_id 'crate1slot9'"),
-        ({"stream_ids": []}, "usage", "stream_ids is empty"),
-        ({"stream_ids": "crate1slot2"}, "usage", "stream_ids"),
-        ({"quorum": 2}, "usage", "quorum of 2 cannot be reached"),
-        ({"quorum": "most"}, "usage", "quorum"),
-        ({"timeout_s": -1}, "usage", "timeout_s"),
-        ({"bia": 1}, "usage", "did you mean 'bias'"),
-        ({"bias": None}, "", ""),
-    ],
+REFUSED = (
+    ({"stream_ids": ["crate1slot2", "crate1slot2"]}, "usage", "crate1slot2 stands twice"),
+    ({"stream_ids": ["crate1slot9"]}, "not_found", "no controller has the stream_id 'crate1slot9'"),
+    ({"stream_ids": []}, "usage", "stream_ids is empty"),
+    ({"stream_ids": "crate1slot2"}, "usage", "stream_ids"),
+    ({"quorum": 2}, "usage", "quorum of 2 cannot be reached"),
+    ({"quorum": "most"}, "usage", "quorum"),
+    ({"timeout_s": -1}, "usage", "timeout_s"),
+    ({"bia": 1}, "usage", "did you mean 'bias'"),
 )
-async def test_what_cannot_be_meant_is_refused(slot_2: RealAgent, params: dict[str, Any], kind: str, said: str) -> None:
-    if not kind:
-        with pytest.raises(RefusedError, match="bias: it is required and not given"):
-            await slot_2.begin("set_biases")
-        return
-    with pytest.raises(RefusedError) as refused:
-        await slot_2.begin("set_biases", **{"bias": 1.0, **params})
 
-    assert refused.value.kind == kind
-    assert said in str(refused.value)
+
+async def test_what_cannot_be_meant_is_refused(crate: Crate) -> None:
+    await crate.slot(2)
+    manager = await crate.manager()
+
+    for params, kind, said in REFUSED:
+        with pytest.raises(RefusedError) as refused:
+            await manager.ask("start", "set_biases", params={"bias": 1.0, **params})
+        assert (refused.value.kind, said in str(refused.value)) == (kind, True), str(refused.value)
+    with pytest.raises(RefusedError, match="bias: it is required and not given"):
+        await manager.begin("set_biases")
 
 
 async def test_without_a_controller_there_is_nobody_to_command(crate: Crate) -> None:

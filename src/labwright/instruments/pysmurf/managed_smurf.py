@@ -9,9 +9,8 @@ from typing import Any
 
 from labwright.agents.following import shown_lost
 from labwright.core.errors import ConflictError, NotFoundError, UsageError
-from labwright.core.fleet import FleetRow
 from labwright.core.model import SessionSnapshot
-from labwright.instruments.ocs_session import encoded
+from labwright.instruments.pysmurf.shown_session import shown
 
 STREAM_ID = "stream_id"
 """The label that names the hardware behind a controller, and what `check_state` calls the same."""
@@ -19,7 +18,6 @@ STATE = "check_state"
 FORGOTTEN_S = 86_400.0
 """A controller that has been away for so long is not known any more."""
 MOST_NAMED = 20
-SHOWN_MESSAGES = 5
 
 
 @dataclass(kw_only=True)
@@ -43,6 +41,7 @@ class ManagedSmurfInstance:
     """What it can do, as it describes itself."""
     found_stream_id: str | None = None
     """What `check_state` has said."""
+    _shown: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
     @property
     def stream_id(self) -> str | None:
@@ -62,6 +61,7 @@ class ManagedSmurfInstance:
         if known is not None and known.id == session.id and known.state.is_final and not session.state.is_final:
             return False
         self.sessions[session.operation] = session
+        self._shown[session.operation] = shown(session)
         found = session.data.get(STREAM_ID) if session.operation == STATE else None
         self.found_stream_id = found if isinstance(found, str) and found else self.found_stream_id
         return True
@@ -69,7 +69,7 @@ class ManagedSmurfInstance:
     def encoded(self) -> dict[str, Any]:
         """Give what the page of the manager promises; sessions of one that is away are shown as lost."""
         sessions = {
-            name: brief_session(shown_lost(session) if self.expired else session)
+            name: self._shown[name] if session.state.is_final or not self.expired else shown(shown_lost(session))
             for name, session in sorted(self.sessions.items())
         }
         return {
@@ -181,40 +181,3 @@ def remembered(controllers: Iterable[ManagedSmurfInstance]) -> list[dict[str, An
 def recalled(rows: Iterable[Mapping[str, Any]]) -> dict[str, ManagedSmurfInstance]:
     """Read what `remembered` wrote; who is not seen again stays expired."""
     return {row["address"]: ManagedSmurfInstance(**row) for row in rows}
-
-
-def brief_session(session: SessionSnapshot) -> dict[str, Any]:
-    """Give a session with OCS's keys, its agent, state, result and error, and its newest messages."""
-    few = session.model_copy(update={"messages": session.messages[-SHOWN_MESSAGES:]})
-    error = session.error.model_dump(mode="json", by_alias=True, exclude={"traceback"}) if session.error else None
-    own = {"agent": session.agent, "state": session.state.value, "result": session.result, "error": error}
-    return {**encoded(few), **own}
-
-
-def row_session(operation: str, address: str, session: SessionSnapshot | None, row: FleetRow | None) -> dict[str, Any]:
-    """Give the session of one controller in an operation of the manager; `outcome` once it is known."""
-    shown = brief_session(session) if session is not None else _no_session(operation, address)
-    if row is None:
-        return {**shown, "outcome": None}
-    shown["outcome"] = row.outcome.value
-    if row.error is not None and shown["error"] is None:
-        shown["error"] = row.error.model_dump(mode="json", by_alias=True, exclude={"traceback"})
-    if session is None:
-        shown |= {"status": "done", "success": False, "op_code": 6}
-    return shown
-
-
-def _no_session(operation: str, address: str) -> dict[str, Any]:
-    """Give what is known where there is no session: nothing but OCS's keys."""
-    keys = ("session_id", "start_time", "end_time", "success", "state", "result", "error")
-    shown: dict[str, Any] = dict.fromkeys(keys)
-    return shown | {
-        "op_name": operation,
-        "op_code": 2,
-        "cred_level": 1,
-        "status": "starting",
-        "degraded": False,
-        "messages": list[Any](),
-        "data": dict[str, Any](),
-        "agent": address,
-    }

@@ -64,8 +64,8 @@ class MultiSmurfManager(Agent):
     """Command any combination of pysmurf controllers, and read the sessions of each.
 
     Every operation of the controllers is an operation of this agent, with the additional parameters `stream_ids`
-    (default: all that are not expired), `quorum`, `timeout_s` and `return_within_s`. It waits until all have ended, and succeeds if all
-    did, or as many as `quorum` says; its data are their sessions by stream_id.
+    (default: all that are not expired), `quorum`, `timeout_s` and `return_within_s`. It waits until all have ended, and
+    succeeds if all did, or as many as `quorum` says; its data are their sessions by stream_id.
 
     `controllers` is the selector of the agents that are managed.
     """

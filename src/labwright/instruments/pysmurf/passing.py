@@ -19,10 +19,12 @@ from labwright.core.errors import LabwrightError
 from labwright.core.fleet import FleetResult, FleetRow
 from labwright.core.model import SessionSnapshot, SessionState
 from labwright.instruments.pysmurf.controller_watch import ControllerWatch
-from labwright.instruments.pysmurf.managed_smurf import row_session
+from labwright.instruments.pysmurf.shown_session import shown, shown_in_call
 
 SHOW_S = 0.1
 """What comes within so many seconds is shown together."""
+ALL_BYTES = 256 * 1024
+"""So large are the data of all sessions together, at most about."""
 LAST_S = 5.0
 """How long the end of a session that has ended may take to be told."""
 ABORT_S = 8.0
@@ -42,6 +44,7 @@ class Passing:
         self._names = {address: name for name, address in targets.items()}
         self._rows: dict[str, FleetRow] = {}
         self._known: dict[str, SessionSnapshot] = {}
+        self._shown: dict[str, dict[str, Any]] = {}
         self._changed = asyncio.Event()
         self._asked_to_stop: set[str] = set()
         self._is_stopping = False
@@ -96,7 +99,9 @@ class Passing:
 
     def _stop(self, address: str) -> None:
         """Tell one to end well; one that has not begun yet is told when it does."""
-        if not self._is_stopping or address in self._rows or address in self._asked_to_stop:
+        row = self._rows.get(address)
+        has_ended = row is not None and row.session is not None
+        if not self._is_stopping or has_ended or address in self._asked_to_stop:
             return
         self._asked_to_stop.add(address)
         stop = asyncio.create_task(self._told_to_stop(address))
@@ -122,6 +127,7 @@ class Passing:
         if known is not None and known.state.is_final and not session.state.is_final:
             return
         self._known[session.agent] = session
+        self._shown[session.agent] = shown(session, ALL_BYTES // len(self._names))
         self._changed.set()
         if session.state is SessionState.RUNNING:
             self._stop(session.agent)
@@ -155,7 +161,7 @@ class Passing:
     def _show(self) -> None:
         self._session.replace(
             {
-                name: row_session(self._asked.operation, address, self._known.get(address), self._rows.get(address))
+                name: shown_in_call(self._asked.operation, address, self._shown.get(address), self._rows.get(address))
                 for address, name in self._names.items()
             }
         )
