@@ -58,8 +58,8 @@ class FleetCall:
         self._calls: dict[str, TargetCall] = {}
         self._pauses = False
         self._away: set[str] = set()
-        """Who did not answer at all, and is looked for once more when the others have ended."""
-        self._looked_for: set[str] = set()
+        """Who did not answer at all in this wave, and is looked for once more at its end."""
+        self._taken_up: set[str] = set()
         self._ends: asyncio.Queue[tuple[str, FleetRow]] = asyncio.Queue()
 
     @property
@@ -74,15 +74,15 @@ class FleetCall:
             while not self._rollout.is_done:
                 for name in self._rollout.due():
                     group.create_task(self._one(name, hearing))
-                for name in await self._returned():
-                    group.create_task(self._one(name, hearing))
                 if self._rollout.running:
                     await self._take(*await self._ends.get())
+                    await self._look_again()
         return self.result
 
     async def abort(self, reason: str) -> None:
         """Start nothing more, and have what runs aborted; `run` then gives the rows."""
         self._rollout.stop(reason)
+        self._away.clear()
         await asyncio.gather(*(call.abort(reason) for call in list(self._calls.values())))
 
     async def _one(self, name: str, hearing: Hearing) -> None:
@@ -101,31 +101,26 @@ class FleetCall:
     async def _take(self, name: str, row: FleetRow) -> None:
         """Take a row up; too many failures end the rest, as far as the policy says."""
         self.rows[name] = row
-        if row.outcome is Outcome.UNREACHABLE and row.session is None and name not in self._looked_for:
+        self._tell(name, row)
+        if row.outcome is Outcome.UNREACHABLE and row.session is None:
             self._away.add(name)
-            return
-        self._end(name, row)
+        self._rollout.ended(name, succeeded=row.outcome is Outcome.SUCCEEDED)
         if self._rollout.aborts:
             await self.abort(self._rollout.over)
 
-    def _end(self, name: str, row: FleetRow) -> None:
-        self._tell(name, row)
-        self._rollout.ended(name, succeeded=row.outcome is Outcome.SUCCEEDED)
-
-    async def _returned(self) -> list[str]:
-        """Give who was away and has come back, once nobody else runs; the others have their row."""
-        if not self._away or self._rollout.running != self._away:
-            return []
-        away, self._away = self._away, set()
-        back = {name for name in away if await self._is_here(name)}
-        self._looked_for |= back
-        for name in sorted(away - back):
-            self._end(name, self.rows[name])
-        return sorted(back)
+    async def _look_again(self) -> None:
+        """At the end of a wave, take up again, once, who was away at its beginning and has come back."""
+        if not self._rollout.is_between_waves:
+            return
+        for name in sorted(self._away - self._taken_up):
+            if await self._is_here(name):
+                self._taken_up.add(name)
+                self._rollout.again(name)
+        self._away.clear()
 
     async def _is_here(self, name: str) -> bool:
         try:
-            return not self._rollout.over and await presence_of(self._reach.journal.connection, name) is not None
+            return await presence_of(self._reach.journal.connection, name) is not None
         except (UnreachableError, TimeoutError):
             return False
 

@@ -134,7 +134,7 @@ class TargetCall:
     async def _start(self) -> SessionHandle:
         options = {**self._reach.options, "timeout_s": self._how.timeout_s, "session": self._session_id}
         operation = self._agent.operation(self._asked.operation).with_options(**options)
-        return await operation.begin(self._asked.params)
+        return await operation.begin(self._asked.params, brings_whole=False)
 
     async def _ended(self, session: SessionHandle) -> FleetRow:
         if self._told.is_set():

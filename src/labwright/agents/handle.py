@@ -122,8 +122,10 @@ class OperationHandle:
             return handle
         return succeeded(await handle.wait())
 
-    async def begin(self, params: Mapping[str, Any]) -> SessionHandle:
+    async def begin(self, params: Mapping[str, Any], *, brings_whole: bool = True) -> SessionHandle:
         """Start it as `start` does, and give it a moment to end: a quick task is over when the handle is given.
+
+        Without `brings_whole`, what was too large for a reply is left out of the snapshot for good.
 
         Raises:
             LabwrightError: it was not started, for this reason.
@@ -131,6 +133,7 @@ class OperationHandle:
         command = {**self._command(params), "wait": True}
         first, second = await self._asked.ask_twice(self.name, command, second_s=QUICK_S)
         handle = self._handle(first)
+        handle.brings_whole = brings_whole
         if second is not None:
             await handle.take(second)
         return handle

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
+from pydantic_core import from_json
+
 from labwright.agents.lines import pieces
 from labwright.agents.spool import Kind, Record
 
@@ -78,13 +80,21 @@ def _lines(record: Record, stream: OutputStream, at: datetime, after: int) -> It
 
 def _message(record: Record, at: datetime) -> Item:
     try:
-        message: object = json.loads(record.payload)
+        message: object = _parsed(record.payload)
     except (ValueError, RecursionError) as error:
         message = error
     if isinstance(message, dict):
         return SideMessage(message=cast("dict[str, Any]", message), at=at, offset=record.end)
     said = _text(record.payload[:200])
     return Line(stream="keeper", text=f"a message that is no JSON object: {said}", at=at, offset=record.end)
+
+
+def _parsed(payload: bytes) -> object:
+    """Read JSON: quickly, as a result may be large, and else as Python does, which forgives more."""
+    try:
+        return from_json(payload)
+    except ValueError:
+        return json.loads(payload)
 
 
 def _text(data: bytes) -> str:

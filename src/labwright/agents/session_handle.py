@@ -39,6 +39,8 @@ class SessionHandle:
         self.id = session_id
         self.is_new: bool | None = None
         """Whether the command that gave this handle has started it; None where that is not known."""
+        self.brings_whole = True
+        """Whether what is too large for a reply is brought from the journal at its end."""
         self._journal = journal
         self._asked = asked
         self._by = by
@@ -212,7 +214,7 @@ class SessionHandle:
         """Take the session as a reply shows it; what was too large for it is brought from the journal."""
         body: dict[str, Any] = reply["session"]
         session = SessionSnapshot.model_validate(body)
-        if is_left_out(body) and session.state.is_final:
+        if self.brings_whole and is_left_out(body) and session.state.is_final:
             session = await self._whole(session)
         self._snapshot = session
         return session
@@ -233,7 +235,7 @@ class SessionHandle:
         with contextlib.suppress(UnreachableError, TimeoutError):
             known = await recorded(self._journal, self.agent, self.id)
             if known is not None:
-                self._snapshot = shown_lost(known)
+                self._snapshot = known
         return self._shown()
 
     def _shown(self) -> SessionSnapshot | None:

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
+from pydantic_core import to_json
+
 from labwright.core.errors import LabwrightError, ParameterError
+from labwright.core.fleet import LEFT_OUT
 from labwright.core.model import ErrorRecord, SessionSnapshot
 from labwright.journal.session_fold import encoded
 
@@ -20,8 +23,6 @@ REMEMBERED_BYTES = 64
 MESSAGES_SHOWN = 20
 ENDED = "ended"
 """The field of the last line of a session's log; its value is the state."""
-LEFT_OUT = "$left_out"
-"""The one key of what stands in a reply for a value that was too large for it; its value is the size."""
 
 
 def subject_part(text: str) -> str:
@@ -42,9 +43,10 @@ def command_subject(sender: str, agent: str, operation: str | None) -> str:
 
 def shortened(session: SessionSnapshot) -> bytes:
     """Write a session as JSON that fits into one message: large values are left out, and old messages."""
-    body = session.model_dump_json(by_alias=True).encode()
-    if len(body) <= MOST_BYTES:
-        return body
+    if sum(_sizes(session).values()) <= MOST_BYTES:
+        body = session.model_dump_json(by_alias=True).encode()
+        if len(body) <= MOST_BYTES:
+            return body
     return _light(session, MESSAGES_SHOWN, FIELD_BYTES).model_dump_json(by_alias=True).encode()
 
 
@@ -61,11 +63,13 @@ def _light(session: SessionSnapshot, messages: int, most_bytes: int) -> SessionS
     shown = session.messages[max(0, len(session.messages) - messages) :]
     dropped = session.messages_dropped + len(session.messages) - len(shown)
     light: dict[str, Any] = {"messages": shown, "messages_dropped": dropped}
-    for name in ("params", "data", "result"):
-        size = len(json.dumps(getattr(session, name)))
-        if size > most_bytes:
-            light[name] = {LEFT_OUT: size}
+    light |= {name: {LEFT_OUT: size} for name, size in _sizes(session).items() if size > most_bytes}
     return session.model_copy(update=light)
+
+
+def _sizes(session: SessionSnapshot) -> dict[str, int]:
+    """Tell how many bytes of JSON each value has that may be large."""
+    return {name: len(to_json(getattr(session, name))) for name in ("params", "data", "result")}
 
 
 def session_reply(session: SessionSnapshot | None, **more: Any) -> bytes:

@@ -20,6 +20,7 @@ from labwright.cli.options import (
     Parameters,
     Quorum,
     Retries,
+    ReturnWithin,
     Serial,
     Settle,
     Waves,
@@ -88,6 +89,7 @@ def call(
     failure_budget: FailureBudget = None,
     on_failure: OnFailureOption = None,
     retries: Retries = None,
+    return_within: ReturnWithin = None,
 ) -> None:
     """Start an operation of an agent, or of all that a selector chooses, and wait until it has ended everywhere.
 
@@ -118,6 +120,7 @@ def call(
         "failure_budget": failure_budget,
         "on_failure": on_failure,
         "retries": retries,
+        "return_within_s": return_within,
     }
     if is_fleet(on) or any(value is not None for value in fleet.values()):
         if key is not None:

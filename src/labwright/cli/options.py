@@ -117,6 +117,16 @@ Retries = Annotated[
     int | None,
     typer.Option("--retries", metavar="N", min=0, help="Try what has failed again so often.", show_default=False),
 ]
+ReturnWithin = Annotated[
+    float | None,
+    typer.Option(
+        "--return-within",
+        metavar="S",
+        min=0,
+        help="A target that goes away has so many seconds to come back with its session; default: 30.",
+        show_default=False,
+    ),
+]
 EventFile = Annotated[
     str, typer.Argument(metavar="EVENT.json|-", help="A CloudEvents 1.0 JSON file; - is standard input.")
 ]

@@ -13,14 +13,19 @@ from labwright.cli.options import (
     UNSUCCESSFUL,
     CauseFilter,
     Cursor,
+    FailureBudget,
     Limit,
+    OnFailureOption,
     OnFilter,
+    Parallel,
     Parameters,
+    Quorum,
     SinceFilter,
     StateFilter,
     TaskFilter,
     Timeout,
     Wait,
+    Waves,
     moment,
     parameters,
     run_filters,
@@ -98,17 +103,27 @@ def run(
     not_after: NotAfter = None,
     key: Key = None,
     dry_run: DryRun = False,
+    quorum: Quorum = None,
+    parallel: Parallel = None,
+    waves: Waves = None,
+    failure_budget: FailureBudget = None,
+    on_failure: OnFailureOption = None,
 ) -> None:
     """Request a run of a task: one on each target that --on chooses. Prints the ids of the runs.
 
     Use it for work that no event causes. The lab checks parameters and targets before anything is written. With --wait,
     the exit code is 1 if any run failed.
 
+    With --parallel, --waves, --failure-budget, --on-failure or --quorum, one run of the task fleet-run makes the others
+    as they are due: it is what is printed, aborted and retried (what has not succeeded is then tried again), and
+    `labwright runs list --cause` shows the runs that it has made.
+
     Examples:
       labwright run reduce -p dcid=993677 --wait
       labwright run rotate-certificate --on 'env=prod,name!=api-3'
       labwright run calibrate --key 2026-01 --not-before +15m
       labwright run reduce -p @parameters.json --dry-run
+      labwright run rotate-certificate --on env=prod --waves 1,10%,all --failure-budget 2 --wait
     """
     if timeout is not None and not wait:
         raise UsageError("--timeout needs --wait", because="without it nothing is waited for", cure="add --wait")
@@ -121,10 +136,30 @@ def run(
         key=key,
         params=parameters(param or ()),
     )
+    fleet = {
+        "quorum": quorum,
+        "parallel": parallel,
+        "waves": waves,
+        "failure_budget": failure_budget,
+        "on_failure": on_failure,
+    }
     if dry_run:
         _show_dry_run(caller, request)
         return
-    caller.with_lab(lambda lab: _request(caller, lab, request, timeout if wait else None, wait=wait))
+    wanted = _on_fleet(caller, request, fleet) if any(fleet.values()) else request
+    caller.with_lab(lambda lab: _request(caller, lab, wanted, timeout if wait else None, wait=wait))
+
+
+def _on_fleet(caller: Caller, request: Request, options: dict[str, Any]) -> Request:
+    """Give the request for the run that makes the others, once theirs is known to be good."""
+    from labwright.plan.fan_out import FanOut
+    from labwright.run.fleets import run_request
+
+    how = FanOut.given(**options)
+    wanted = run_request(request, how)
+    _, targets, _ = caller.with_lab(lambda lab: lab.prepare(request))
+    how.needed(len(targets))
+    return wanted
 
 
 def _show_dry_run(caller: Caller, request: Request) -> None:

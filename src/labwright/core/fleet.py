@@ -7,11 +7,15 @@ from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import Field
+from pydantic_core import to_json
 
 from labwright.core.errors import FleetFailedError
 from labwright.core.model import ErrorRecord, Model, OperationKind, SessionSnapshot, SessionState
 
 MOST_NAMED = 10
+ROW_BYTES = 16 * 1024
+LEFT_OUT = "$left_out"
+"""The one key of what stands for a value that is too large for its place; its value is the size in bytes."""
 
 
 class Outcome(StrEnum):
@@ -40,7 +44,8 @@ OUTCOMES = {
 class FleetRow(Model):
     """What became of one target, in a session of its agent, or in a run on it.
 
-    `duration_s` is from the command to the end, in seconds, None if it never began.
+    `duration_s` is from the command to the end, in seconds, None if it never began. In place of a large `result` its
+    size stands, as `{"$left_out": bytes}`: the session, or the run, has all of it.
     """
 
     outcome: Outcome
@@ -57,7 +62,7 @@ class FleetRow(Model):
         return cls(
             outcome=outcome_of(session),
             session=session.id,
-            result=session.result,
+            result=light(session.result),
             error=session.error,
             duration_s=duration_s if took is None else took.total_seconds(),
         )
@@ -108,6 +113,12 @@ class FleetResult(Model):
             cure="see each row's error; what has not succeeded can be tried again",
             result=self,
         )
+
+
+def light(result: Any) -> Any:
+    """Give a result as it stands in a row: its size where it is large."""
+    size = len(to_json(result))
+    return result if size <= ROW_BYTES else {LEFT_OUT: size}
 
 
 def outcome_of(session: SessionSnapshot) -> Outcome:

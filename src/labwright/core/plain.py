@@ -20,6 +20,7 @@ from typing import Any, cast
 from labwright.core.clock import to_text
 
 AS_THEY_ARE = frozenset({bool, type(None)})
+NUMBERS = frozenset({bool, type(None), float})
 DEPTH = 64
 LARGEST_EXACT = 2**63
 
@@ -96,6 +97,8 @@ def _structure(value: object, depth: int, above: set[int]) -> Any:
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
         return {_text(key if isinstance(key, str) else str(key)): _plain(item, depth, above) for key, item in items}
+    if type(value) is list and _are_finite(cast("list[object]", value)):
+        return list(cast("list[object]", value))
     if isinstance(value, Sequence | AbstractSet):
         return [_plain(item, depth, above) for item in cast("Sequence[object]", value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -109,6 +112,11 @@ def _structure(value: object, depth: int, above: set[int]) -> Any:
             except BaseException:  # noqa: BLE001, S112 - a stranger's method may raise anything; the next form is tried
                 continue
     return {"$repr": _repr(value)}
+
+
+def _are_finite(values: list[object]) -> bool:
+    """Tell quickly whether all are numbers that JSON can say; results of instruments are long lists of them."""
+    return NUMBERS.issuperset(map(type, values)) and all(map(math.isfinite, filter(None, cast("list[float]", values))))
 
 
 def _text(value: str) -> str:

@@ -7,10 +7,11 @@ In the record a large value becomes `{"$blob": name, "size": bytes, "sha256": he
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
+
+from pydantic_core import from_json, to_json
 
 from labwright.core.errors import TooLargeError
 from labwright.core.ids import hashed_id
@@ -35,7 +36,7 @@ def spill(data: bytes, subject: str) -> tuple[bytes, list[Body]]:
     """
     if len(data) <= RECORD_LIMIT:
         return data, []
-    record: dict[str, Any] = json.loads(data)
+    record: dict[str, Any] = from_json(data)
     cutter = _Cutter(subject, str(record.get("record_id", "")))
     head = {name: value for name, value in record.items() if name in HEAD}
     rest = {name: cutter.cut_inside(value, name) for name, value in record.items() if name not in HEAD}
@@ -124,4 +125,4 @@ class _Cutter:
 
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return to_json(value)

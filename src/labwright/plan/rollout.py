@@ -48,6 +48,11 @@ class Rollout:
         """Whether nothing runs, and nothing more will be started."""
         return not self.running and (bool(self.over) or not (self._queue or self._waves))
 
+    @property
+    def is_between_waves(self) -> bool:
+        """Whether a wave has ended, and more may be started."""
+        return not self.running and not self._queue and not self.over
+
     def due(self) -> list[str]:
         """Give those that are to be started now; from here on they run."""
         if self.over:
@@ -65,6 +70,11 @@ class Rollout:
         self._failed += not succeeded
         if self._failed > self._allowed:
             self.stop(f"{self._failed} had not succeeded, and the failure budget is {self._allowed}")
+
+    def again(self, name: str) -> None:
+        """Have one that failed started once more in its wave; it has not failed until it does so again."""
+        self._failed -= 1
+        self._queue.append(name)
 
     def stop(self, why: str) -> None:
         """Have nothing more started."""

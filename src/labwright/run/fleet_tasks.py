@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from labwright.agents.fleet import Asked, FleetCall
 from labwright.core.errors import LabwrightError
-from labwright.core.fleet import FleetResult, FleetRow, Outcome
+from labwright.core.fleet import FleetResult, FleetRow, Outcome, light
 from labwright.core.model import ErrorRecord, Run, RunState
 from labwright.core.request import Request
 from labwright.plan.fan_out import FanOut
@@ -18,10 +18,9 @@ from labwright.plan.tasks import Task, output_of, step
 from labwright.run.clients import not_provided
 from labwright.run.context import TaskContext, effects_of, services_of
 from labwright.run.effects import RunEffects
-from labwright.run.fleets import CALL, RunFleets
+from labwright.run.fleets import CALL, RUN, RunFleets
 from labwright.run.views import RunInfo
 
-RUN = "fleet-run"
 POOL = "fleets"
 """Fleets have a pool of their own: what waits for many must not take the places of those that it waits for."""
 LONGEST_S = 366 * 86_400.0
@@ -189,7 +188,7 @@ async def _row(children: Children, name: str, over: str) -> FleetRow:
     return FleetRow(
         outcome=_outcome(run),
         run=run.id,
-        result=run.result,
+        result=light(run.result),
         error=run.error,
         duration_s=took.total_seconds() if took is not None else None,
     )

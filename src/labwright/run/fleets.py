@@ -22,6 +22,8 @@ from labwright.run.services import Caller
 
 CALL = "fleet-call"
 """The built-in task that calls an operation on a fleet."""
+RUN = "fleet-run"
+"""The built-in task that runs another task on each target of a fleet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,34 @@ def call_request(asked: FleetAsked, *, key: str | None = None) -> Request:
             "selector": asked.selector,
             "params": dict(asked.params),
             "options": asked.how.model_dump(mode="json", exclude_defaults=True),
+        },
+    )
+
+
+def run_request(request: Request, how: FanOut) -> Request:
+    """Ask for the run that makes the runs of a request, one on each target that it chooses.
+
+    Raises:
+        UsageError: the request chooses no targets.
+    """
+    if request.on is None:
+        raise UsageError(
+            f"{request.task} is to run on many targets, and none is chosen",
+            because="waves, a failure budget and the like are about targets",
+            cure="choose them: --on crate=1",
+        )
+    return Request(
+        RUN,
+        key=request.key,
+        priority=request.priority,
+        not_before=request.not_before,
+        not_after=request.not_after,
+        params={
+            "task": request.task,
+            "selector": request.on,
+            "params": dict(request.params),
+            "options": how.model_dump(mode="json", exclude_defaults=True),
+            "priority": request.priority,
         },
     )
 

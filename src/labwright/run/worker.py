@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats.aio.msg import Msg
 
+from labwright.agents.fleet_handle import BlockingFleetHandle, FleetHandle
 from labwright.agents.following import presence_of
 from labwright.agents.members import members
 from labwright.core.clock import Clock, SystemClock
@@ -423,10 +424,10 @@ class Attempt:
         self._worker.logs.progress(self.writer.run.id, done, total, text)
 
 
-def _blocking(handle: StepAgent, call: Callable[..., Any]) -> Any:
+def _blocking(handle: StepAgent | FleetHandle, call: Callable[..., Any]) -> Any:
     from labwright.agents.blocking_handles import BlockingAgentHandle
 
-    return BlockingAgentHandle(handle, call)
+    return BlockingFleetHandle(handle, call) if isinstance(handle, FleetHandle) else BlockingAgentHandle(handle, call)
 
 
 def _check_status(status: str, message: Msg) -> None:
