@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from labwright.agents.wire import LEFT_OUT
-from labwright.core.fleet import FleetRow
+from labwright.core.fleet import LEFT_OUT, FleetRow
 from labwright.core.model import SessionSnapshot
 from labwright.core.plain import to_plain
 from labwright.instruments.ocs_session import encoded
