@@ -13,17 +13,26 @@ SYSTEM_FILE = "sys_config.yml"
 """The configuration of all slots, as sodetlib reads it, in the folder OCS_CONFIG_DIR."""
 
 
-def known_stream_id(
-    slot: int | None, labels: Mapping[str, str], *, simulate: bool, environ: Mapping[str, str] | None = None
-) -> str | None:
-    """Tell a slot's stream_id, where it can be known; a simulated card is named after labels `crate` and `slot`."""
+def configured_stream_id(slot: int | None, environ: Mapping[str, str] | None = None) -> str | None:
+    """Tell the stream_id that the system's configuration has for a slot; None where it has none."""
     environ = os.environ if environ is None else environ
-    number = str(slot) if slot is not None else environ.get("SLOT", "").strip()
     system = _system(environ.get("OCS_CONFIG_DIR", ""))
-    if system is not None:
-        return _configured(system, number)
-    crate, place = labels.get("crate", ""), labels.get("slot") or number
-    return usual_stream_id(crate, place) if simulate and place.isalnum() and (crate or "1").isalnum() else None
+    return None if system is None else _configured(system, _number(slot, environ))
+
+
+def simulated_stream_id(
+    slot: int | None, labels: Mapping[str, str], environ: Mapping[str, str] | None = None
+) -> str | None:
+    """Tell what the simulated card of a slot is named, after the labels `crate` and `slot`, if they can name one."""
+    crate, place = (
+        labels.get("crate", "1"),
+        labels.get("slot") or _number(slot, os.environ if environ is None else environ),
+    )
+    return usual_stream_id(crate, place) if place.isalnum() and crate.isalnum() else None
+
+
+def _number(slot: int | None, environ: Mapping[str, str]) -> str:
+    return str(slot) if slot is not None else environ.get("SLOT", "").strip()
 
 
 def _system(folder: str) -> Mapping[str, Any] | None:
