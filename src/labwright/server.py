@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -16,11 +17,16 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
+from labwright.access.identity import Identities
+from labwright.access.listening import listening
+from labwright.access.nats_log import watch_log
+from labwright.access.reads import pass_on
+from labwright.client.acts import Acts
 from labwright.core.clock import Clock, SystemClock, to_text
-from labwright.core.errors import ConflictError, LabwrightError, UnreachableError
+from labwright.core.errors import ConflictError, LabwrightError, UnreachableError, UsageError
 from labwright.core.logs import get_logger
 from labwright.core.model import utc_now
-from labwright.journal.connection import Connection
+from labwright.journal.connection import Connection, is_inbox
 from labwright.journal.journal import Entry, Journal
 from labwright.journal.logs import ensure_logs
 from labwright.journal.nats_server import EmbeddedServer, write_private
@@ -28,8 +34,10 @@ from labwright.journal.presence import ProcessIdentity, ensure_presence, lead, t
 from labwright.journal.records import ClockStepped
 from labwright.journal.state import Changes
 from labwright.plan.tasks import TaskDescription
+from labwright.run.agent_history import AgentHistory
 from labwright.run.agents_here import AgentsHere
 from labwright.run.answers import Answers
+from labwright.run.claim_holds import ClaimHolds
 from labwright.run.clock_watch import ClockWatch
 from labwright.run.decider import Decider
 from labwright.run.dispatcher import SUBJECT as DISPATCH_LOG
@@ -71,6 +79,8 @@ class Server:
         self.dispatcher = Dispatcher(journal, self.folding.present, settings, self.tasks, clock)
         self.decider = Decider(journal, self.folding.present, host, self.tasks, clock)
         self.agents = AgentsHere()
+        host.agents = self.agents.brief
+        self.agent_history = AgentHistory(journal, self.folding, self.agents)
         sessions = SessionAnswers(journal, self.folding, self.agents)
         self.answers = Answers(
             self.folding,
@@ -82,6 +92,8 @@ class Server:
             status=self.status,
             reload=self.reload,
         )
+        self.acts = Acts(journal.connection, settings, reload=self.reload, seen=lambda: self.folding.present.seq)
+        self.claim_holds = ClaimHolds(journal, self.dispatcher, host, self.agents)
         self.identity = str(ProcessIdentity.mine())
         self.ready = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
@@ -106,6 +118,11 @@ class Server:
                 group.create_task(self.folding.run())
                 await self.folding.caught_up.wait()
                 await self.journal.connection.listen("ask.*", self._asked, queue="serve")
+                await self.journal.connection.listen("act.*.*", self._asked, queue="serve")
+                await self.journal.connection.listen(
+                    "read.>", functools.partial(pass_on, self.journal.connection), queue="serve"
+                )
+                group.create_task(self.claim_holds.run())
                 group.create_task(self._watch_workers())
                 group.create_task(self.agents.follow(self.journal.connection))
                 group.create_task(self._lead())
@@ -113,6 +130,7 @@ class Server:
                 group.create_task(self._watch_clock())
                 if self.embedded is not None:
                     group.create_task(self._watch_disk(self.embedded))
+                    group.create_task(watch_log(self.journal, self.embedded))
                 self.ready.set()
         finally:
             await self.decider.close()
@@ -120,17 +138,27 @@ class Server:
             self.folding.view.close()
 
     async def _lead(self) -> None:
-        leading: asyncio.Task[None] | None = None
-        async for is_mine in lead(self.journal, "dispatcher", {"name": self.identity}):
-            if is_mine and leading is None:
-                leading = asyncio.create_task(self._dispatch())
-                self.decider.lead()
-            elif not is_mine and leading is not None:
-                log.warning("the lead may be lost")
-                leading.cancel()
-                await asyncio.gather(leading, return_exceptions=True)
-                leading = None
-                await self.decider.close()
+        leading: list[asyncio.Task[None]] = []
+        try:
+            async for is_mine in lead(self.journal, "dispatcher", {"name": self.identity}):
+                if is_mine and not leading:
+                    leading += [asyncio.create_task(self._dispatch()), asyncio.create_task(self._keep_history())]
+                    self.decider.lead()
+                elif not is_mine and leading:
+                    log.warning("the lead may be lost")
+                    await _all_cancelled(leading)
+                    await self.decider.close()
+        finally:
+            await _all_cancelled(leading)
+
+    async def _keep_history(self) -> None:
+        """Begin again with what is here whenever writing who came and who went broke."""
+        while True:
+            try:
+                await self.agent_history.lead()
+            except Exception:  # a border: whatever breaks one round must not end the history
+                log.exception("the history of agents broke")
+            await asyncio.sleep(0.5)
 
     async def _dispatch(self) -> None:
         """Lead again whenever the log was taken over while the presence was still ours."""
@@ -217,14 +245,19 @@ class Server:
     # --- questions ---------------------------------------------------------------------------------------------------
 
     async def _asked(self, message: Msg) -> None:
-        """Answer each question beside the others, so that a slow one holds up none."""
+        """Answer each question beside the others, so that a slow one holds up none; but only what is one."""
+        if not message.subject.startswith(("ask.", "act.")) or not is_inbox(message.reply):
+            return
         task = asyncio.create_task(self._answer(message))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
     async def _answer(self, message: Msg) -> None:
-        name = message.subject.partition(".")[2]
-        answer = await self.answers.answer(name, message.data)
+        kind, _, name = message.subject.partition(".")
+        if kind == "act":
+            answer = await self.acts.answer(message.subject, message.data)
+        else:
+            answer = await self.answers.answer(name, message.data)
         data = json.dumps(answer).encode()
         parts = [data[start : start + PART] for start in range(0, len(data), PART)]
         for number, part in enumerate(parts):
@@ -314,9 +347,22 @@ async def _embedded(
     stack: AsyncExitStack, settings: Settings, *, tied: bool, tell: Callable[[str], None]
 ) -> EmbeddedServer | None:
     if settings.nats.url:
+        if settings.nats.listen:
+            raise UsageError(
+                f"nothing listens at {settings.nats.listen}",
+                because=f"the journal is at {settings.nats.url}, and no server is started here",
+                cure="have that NATS listen there, or leave out --listen and nats.listen",
+            )
         return None
+    listen = listening(
+        settings.nats.listen,
+        cert=settings.tls_file("cert"),
+        key=settings.tls_file("key"),
+        ca=settings.tls_file("ca"),
+        identities=Identities(settings.state_dir),
+    )
     tell("starting the journal")
-    embedded = EmbeddedServer(settings.state_dir, tied=tied)
+    embedded = EmbeddedServer(settings.state_dir, tied=tied, listen=listen)
     await embedded.start()
     stack.push_async_callback(embedded.stop)
     keeping = asyncio.create_task(embedded.keep())
@@ -345,6 +391,14 @@ async def _kept(keeper: WorkerKeeper) -> AsyncGenerator[None]:
     finally:
         await _cancelled(keeping)
         await keeper.stop()
+
+
+async def _all_cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks, wait for their end, and forget them."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:

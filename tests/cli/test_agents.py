@@ -76,6 +76,16 @@ def test_an_agent_that_is_not_here_is_not_found_and_the_nearest_is_named(lab: Te
     assert "'pump-1'" in lab("agents", "show", "pump-2", "--json", code=3).error["try"]
 
 
+def test_agents_are_chosen_by_name_class_and_label(lab: Terminal, pump: str) -> None:
+    def chosen(selector: str) -> list[str]:
+        return [agent["name"] for agent in lab("agents", "list", "--on", selector, "--json").json["items"]]
+
+    assert chosen("class=Pump,bench in (1,2)") == chosen("name=pump-*,bench=2") == [pump]
+    assert chosen("class=Stage|bench!=2,bench=2") == []
+    assert "no agent is chosen by bench=3" in lab("agents", "list", "--on", "bench=3").err
+    assert lab("agents", "list", "--on", "bench=", "--json", code=2).error["kind"] == "usage"
+
+
 def test_doctor_shows_the_agents(lab: Terminal, pump: str) -> None:
     (check,) = [check for check in lab("doctor", "--json").json["checks"] if check["name"] == "agents"]
     assert pump in check["detail"]
@@ -255,6 +265,54 @@ def test_an_open_session_of_a_dead_agent_is_shown_as_lost_and_never_as_running(l
     with running(lab, "doomed"):
         wait_until(lambda: lab("sessions", "show", session_id, "--json").json["ended_at"])
         assert lab("sessions", "show", session_id, "--json").json["state"] == "lost"
+
+
+def stays_of(lab: Terminal, name: str) -> list[dict[str, Any]]:
+    return lab("agents", "history", name, "--json").json["items"]
+
+
+def whys(lab: Terminal, name: str) -> list[str | None]:
+    return [stay["why"] for stay in stays_of(lab, name)]
+
+
+def test_history_tells_of_an_agent_that_closed_and_of_one_that_was_killed(lab: Terminal) -> None:
+    with running(lab, "mortal") as process:
+        pid = process.pid
+        wait_until(lambda: whys(lab, "mortal") == [None])
+        (stay,) = lab("agents", "show", "mortal", "--json").json["stays"]
+        assert (stay["class"], stay["pid"], stay["is_found"], stay["gone_at"]) == ("Pump", pid, False, None)
+        assert "here, as far as is known" in lab("agents", "show", "mortal").out
+        assert end(process, signal.SIGTERM).code == 0
+    assert "mortal" not in here(lab)
+    wait_until(lambda: whys(lab, "mortal") == ["farewell"])
+    with running(lab, "mortal") as process:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    wait_until(lambda: whys(lab, "mortal") == ["silent", "farewell"])
+    killed, closed = stays_of(lab, "mortal")
+    assert closed["came_at"] < closed["gone_at"] < killed["came_at"] < killed["gone_at"]
+
+    assert "mortal" not in here(lab)
+    away = {agent["name"]: agent for agent in lab("agents", "list", "--all", "--json").json["items"]}["mortal"]
+    assert (away["is_here"], away["gone_at"], away["why"]) == (False, killed["gone_at"], "silent")
+    assert "mortal" in lab("agents", "list", "--all", "--on", "class=Pump").out
+    assert "it fell silent" in lab("agents", "history", "--since", "1h").out
+    assert "it fell silent" in lab("agents", "show", "mortal", "--json", code=3).error["because"]
+
+
+def test_a_frozen_agent_is_gone_and_back_at_once_when_it_goes_on(lab: Terminal) -> None:
+    with running(lab, "frozen") as process:
+        wait_until(lambda: whys(lab, "frozen") == [None])
+        process.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: "frozen" not in here(lab))
+            wait_until(lambda: whys(lab, "frozen") == ["silent"])
+        finally:
+            process.send_signal(signal.SIGCONT)
+        wait_until(lambda: "frozen" in here(lab))
+        wait_until(lambda: whys(lab, "frozen") == [None, "silent"])
+        back, before = stays_of(lab, "frozen")
+        assert back["pid"] == before["pid"] == process.pid
 
 
 def test_a_session_of_a_predecessor_that_its_agent_does_not_know_is_lost(lab: Terminal, tmp_path: Path) -> None:

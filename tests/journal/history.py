@@ -152,6 +152,7 @@ BY_CLASS: dict[type[Record], st.SearchStrategy[Record]] = {
             records.PoolChanged: {"pool": names, "state": st.sampled_from(["active", "paused", "draining"])},
             records.ClockStepped: {"host": names, "by_s": st.floats(-1e6, 1e6)},
             records.Refused: {"what": texts, "error": errors},
+            records.ClaimsChanged: {"did": st.sampled_from(["claimed", "renewed", "released"]), "claim": names},
             records.SessionStarted: {
                 "agent": names,
                 "operation": names,
@@ -180,6 +181,18 @@ BY_CLASS: dict[type[Record], st.SearchStrategy[Record]] = {
             },
             records.FileRegistered: {
                 "file": st.builds(FileEntry, id=names, path=texts, agent=names, registered_at=moments)
+            },
+            records.AgentCame: {
+                "owner": names,
+                "class_name": texts,
+                "labels": st.dictionaries(texts, texts, max_size=3),
+                "pid": st.none() | st.integers(0, 2**22),
+                "since": st.none() | texts,
+                "is_found": st.booleans(),
+            },
+            records.AgentGone: {
+                "owner": names,
+                "why": st.sampled_from(["farewell", "silent", "replaced", "unseen"]),
             },
         },
     ).items()

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ class Watcher:
         self.seen: list[Seen] = []
         self._came = asyncio.Event()
 
-    async def run(self, connection: Connection) -> None:
-        async for seen in watch(connection, "worker"):
+    async def run(self, connection: Connection, *, only_changes: bool) -> None:
+        async for seen in watch(connection, "worker", only_changes=only_changes):
             if seen is not None:
                 self.seen.append(seen)
             self._came.set()
@@ -49,10 +50,10 @@ class Watcher:
 
 
 @asynccontextmanager
-async def watching(server: EmbeddedServer) -> AsyncGenerator[Watcher]:
+async def watching(server: EmbeddedServer, *, only_changes: bool = False) -> AsyncGenerator[Watcher]:
     watcher = Watcher()
     async with Connection(lambda: Address.read(server.connection_file)) as connection:
-        task = asyncio.create_task(watcher.run(connection))
+        task = asyncio.create_task(watcher.run(connection, only_changes=only_changes))
         yield watcher
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -87,9 +88,29 @@ async def test_a_holder_may_announce_itself_again(journal: Journal) -> None:
     """As after an acknowledgement that was lost."""
     mine = presence(journal)
     await mine.announce()
-    mine._seq = 0
+    mine.seq = 0
     await mine.announce()
     await mine.refresh()
+
+
+async def test_a_holder_whose_own_words_come_late_is_not_taken_for_another(journal: Journal) -> None:
+    """As on a machine that is so busy that a word arrives after its sender has given it up."""
+    mine = presence(journal)
+    await mine.announce(ttl_s=60)
+    speak = mine._try
+    late: list[int] = []
+
+    async def speak_late(body: dict[str, Any], expected: int, ttl_s: int = 60) -> bool:
+        if len(late) < 2:
+            late.append(expected)
+            await speak(body, expected, ttl_s)
+        return await speak(body, expected, ttl_s)
+
+    mine._try = speak_late
+    await mine.refresh(ttl_s=60)
+
+    assert len(late) == 2
+    await mine.refresh(ttl_s=60)
 
 
 async def test_one_that_falls_silent_is_seen_as_gone_within_its_time(server: EmbeddedServer, journal: Journal) -> None:
@@ -99,6 +120,54 @@ async def test_one_that_falls_silent_is_seen_as_gone_within_its_time(server: Emb
         began = time.monotonic()
         await watcher.until("w1", here=False)
         assert time.monotonic() - began < 3.2  # the server's two seconds and its second of grace
+
+
+async def test_the_name_of_one_who_has_died_may_be_taken_unless_somebody_has_spoken_since(journal: Journal) -> None:
+    first = presence(journal, host="a")
+    await first.announce(ttl_s=60)
+    with pytest.raises(HeldError) as held:
+        await presence(journal, host="b").announce(ttl_s=60)
+    await first.refresh(ttl_s=60)
+    with pytest.raises(HeldError):
+        await presence(journal, host="c").announce(ttl_s=60, instead_of=held.value)
+    with pytest.raises(HeldError) as held:
+        await presence(journal, host="d").announce(ttl_s=60)
+    await presence(journal, host="e").announce(ttl_s=60, instead_of=held.value)
+    with pytest.raises(HeldError) as held:
+        await first.refresh(ttl_s=60)
+    assert held.value.holder["host"] == "e"
+
+
+async def test_who_follows_changes_alone_hears_of_no_refresh_that_says_nothing_new(
+    server: EmbeddedServer, journal: Journal
+) -> None:
+    said: dict[str, object] = {"mood": "good"}
+    mine = Presence(journal, "worker", "w1", lambda: said)
+    other = presence(journal, "w2")
+    async with watching(server, only_changes=True) as watcher:
+        for _ in range(5):
+            await mine.refresh(ttl_s=60)
+        await watcher.until("w1", here=True)
+        said["mood"] = "bad"
+        await mine.refresh(ttl_s=60)
+        await other.announce(ttl_s=60)
+        await watcher.until("w2", here=True)
+        await mine.leave()
+        await watcher.until("w1", here=False)
+        await mine.announce(ttl_s=60)
+        await watcher.until("w1", here=True)
+    mine_seen = [seen for seen in watcher.seen if seen.name == "w1"]
+    assert [seen.body and seen.body["mood"] for seen in mine_seen] == ["good", "bad", None, "bad"]
+    assert [seen.said_farewell for seen in mine_seen] == [False, False, True, False]
+
+
+async def test_one_that_speaks_seldom_counts_for_longer(server: EmbeddedServer, journal: Journal) -> None:
+    async with watching(server, only_changes=True) as watcher:
+        await presence(journal, "slow").announce(ttl_s=60)
+        await presence(journal, "quick").announce()
+        await watcher.until("slow", here=True)
+        await watcher.until("quick", here=False)
+        assert [(seen.name, seen.said_farewell) for seen in watcher.seen if seen.body is None] == [("quick", False)]
 
 
 async def test_one_that_refreshes_stays(server: EmbeddedServer, journal: Journal) -> None:

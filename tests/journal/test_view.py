@@ -14,6 +14,8 @@ from labwright.core.errors import UsageError
 from labwright.core.model import Cause, ErrorRecord, Event, FileEntry, OperationKind, RunState, SessionState
 from labwright.journal.journal import Entry
 from labwright.journal.records import (
+    AgentCame,
+    AgentGone,
     Decided,
     FileRegistered,
     Finished,
@@ -50,6 +52,7 @@ class Fold:
         self.present.load(self.view.open_runs(), self.view.unreacted_events(), self.view.open_sessions())
         self.present.hand_outs.update(self.view.hand_outs())
         self.present.pools.update(self.view.pools())
+        self.present.stays.update((entry.stay.agent, entry) for entry in self.view.newest_stays())
 
     async def take(self, *entries: Entry) -> None:
         await self.view.write(self.present.take(entries))
@@ -96,6 +99,8 @@ def a_history(length: int, seed: int) -> list[Entry]:
                 (session, SessionEnded(state=chance.choice(["succeeded", "lost"]), result=number)),
                 (session, SessionAdopted()),
                 (f"file.f{number % 7}", registered(number % 7, size=number)),
+                (f"agent.s{number % 3}", AgentCame(owner=f"own{number % 5}", at=NOW)),
+                (f"agent.s{number % 3}", AgentGone(why="silent", at=NOW)),
             ],
             k=4,
         )
@@ -110,6 +115,8 @@ def everything(fold: Fold) -> dict[str, Any]:
         "sessions": [(entry.key, entry.session, entry.first_seq, entry.seq) for entry in sessions],
         "open sessions": sorted(fold.present.sessions),
         "files": fold.view.files({}, limit=1000)[0],
+        "stays": fold.view.stays({}, limit=1000)[0],
+        "newest stays": fold.present.stays,
         "runs": [run.model_dump() for run in runs],
         "events": [(e.key, e.state, e.decision, e.runs, e.error, e.first_seq) for e in events],
         "pools": fold.view.pools(),
@@ -173,6 +180,7 @@ async def test_a_cleared_view_knows_nothing(tmp_path: Path) -> None:
     await fold.view.clear()
     assert (fold.view.seq, fold.view.runs({}), fold.view.pools()) == (0, ([], None), {})
     assert (fold.view.sessions({}), fold.view.files({})) == (([], None), ([], None))
+    assert (fold.view.stays({}), fold.view.newest_stays()) == (([], None), [])
 
 
 async def many_runs(tmp_path: Path) -> Fold:
@@ -439,6 +447,52 @@ async def test_a_bad_question_about_sessions_is_a_usage_error(
         View(tmp_path / "v.sqlite").sessions(filters)
     with pytest.raises(UsageError, match="files cannot be filtered"):
         View(tmp_path / "v.sqlite").files({"state": "new"})
+
+
+# --- stays -----------------------------------------------------------------------------------------------------------
+
+
+async def many_stays(tmp_path: Path) -> Fold:
+    """Give ten stays of two agents, each of a minute; the last one of each has not ended."""
+    fold = Fold(tmp_path / "v.sqlite")
+    said: list[tuple[str, Record]] = []
+    for number in range(10):
+        subject, came = f"agent.s%2E{number % 2}", NOW + timedelta(minutes=number)
+        said.append((subject, AgentCame(owner=f"own{number}", host="h", at=came)))
+        if number < 8:
+            said.append((subject, AgentGone(why="farewell", at=came + timedelta(minutes=1))))
+    await fold.take(*entries(*said))
+    return fold
+
+
+async def test_stays_are_paged_newest_first_and_filtered_by_agent(tmp_path: Path) -> None:
+    view = (await many_stays(tmp_path)).view
+    first, cursor = view.stays({}, limit=6)
+    second, end = view.stays({}, limit=6, cursor=cursor)
+    assert [entry.owner for entry in [*first, *second]] == [f"own{number}" for number in range(9, -1, -1)]
+    assert end is None
+    assert [entry.owner for entry in view.stays({"agent": "s.1"})[0]] == ["own9", "own7", "own5", "own3", "own1"]
+    with pytest.raises(UsageError, match="stays cannot be filtered"):
+        view.stays({"state": "here"})
+
+
+async def test_stays_since_a_moment_are_those_that_lasted_then_or_began_later(tmp_path: Path) -> None:
+    view = (await many_stays(tmp_path)).view
+    since = (NOW + timedelta(minutes=6.5)).isoformat()
+    assert [entry.owner for entry in view.stays({"since": since})[0]] == ["own9", "own8", "own7", "own6"]
+
+
+async def test_the_newest_stay_of_each_agent_is_known_after_a_restart(tmp_path: Path) -> None:
+    fold = await many_stays(tmp_path)
+    fold.view.close()
+    again = Fold(tmp_path / "v.sqlite")
+    assert {name: (entry.owner, entry.is_open) for name, entry in again.present.stays.items()} == {
+        "s.0": ("own8", True),
+        "s.1": ("own9", True),
+    }
+    await again.take(*entries(("agent.s%2E0", AgentGone(why="silent", at=NOW + timedelta(hours=1))), first=100))
+    (newest, *_), _ = again.view.stays({"agent": "s.0"})
+    assert (newest.stay.why, newest.first_seq, newest.seq) == ("silent", 17, 100)
 
 
 async def test_a_view_of_an_older_version_is_made_anew(tmp_path: Path) -> None:

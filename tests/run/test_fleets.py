@@ -35,7 +35,8 @@ PACKAGE = """\
 import asyncio
 from pathlib import Path
 
-from labwright import Task, TerminalError, step
+from labwright import Request, Task, TerminalError, rule, step
+from labwright.conditions import event_type
 
 PLACE = Path(__file__).resolve().parent.parent
 
@@ -65,6 +66,11 @@ async def tune_all(ctx):
 @step
 def tune_all_blocking(ctx):
     return ctx.fleet("kind=card", quorum=1).tune(band=2).counts
+
+
+@rule(event_type("cards.tuned"))
+def act_on_cards(scenario):
+    yield Request("acting", on="class=Card,slot!=1")
 
 
 acting = Task("acting", steps=[act])
@@ -293,6 +299,22 @@ async def test_a_task_runs_once_on_each_target_of_a_fleet(here: Here) -> None:
 async def test_a_task_runs_on_an_agent_that_no_file_names(here: Here) -> None:
     _, result = await here.on_fleet("acting", "class=Card,slot=0")
     assert {name: row.result for name, row in result.rows.items()} == {"c1": "c1"}
+
+
+async def test_the_tree_of_a_run_has_all_that_followed_from_it(here: Here) -> None:
+    run_id = (await here.lab.request(Request("tuning"))).runs[0]
+    await here.ended(run_id)
+    tree = (await here.lab.runs(tree=run_id))["items"]
+    assert [run["task"] for run in tree] == ["fleet-call", "fleet-call"]
+    operator = (await here.lab.runs(tree=here.lab.by, limit=1000))["items"]
+    assert {run["id"] for run in operator} >= {run_id, *(run["id"] for run in tree)}
+
+
+async def test_a_rule_chooses_agents_that_no_file_names(here: Here) -> None:
+    for _ in range(2):  # the first time nobody knows yet that rules choose
+        emitted = await here.lab.emit({"type": "cards.tuned"})
+        runs = await here.lab.wait(here.lab.follow_event(emitted), timeout_s=60)
+        assert {run.target: run.state for run in runs.values()} == dict.fromkeys(("c1", "c3"), RunState.SUCCEEDED)
 
 
 async def test_a_bad_wave_stops_and_a_retry_of_the_whole_finishes_the_rest(here: Here) -> None:

@@ -18,6 +18,8 @@ from labwright.run.settings import load_settings
 from labwright.run.site import decide_event, find_task, load_site, look_up
 from tests.run.site_support import NOW, RULES, TASKS, event, write_site
 
+BUILTIN = ["fleet-call", "fleet-run", "ispyb-job"]
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -46,7 +48,7 @@ def findings_of(settings: Any, **options: Any) -> str:
 def test_a_folder_without_a_package_is_a_site_with_the_builtin_tasks(tmp_path: Path) -> None:
     site = load_site(load_settings(tmp_path, {}))
 
-    assert list(site.tasks) == ["ispyb-job"]
+    assert list(site.tasks) == BUILTIN
     assert len(site.rules) == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -89,7 +91,7 @@ def test_definitions_are_collected_from_all_modules_but_tests(tmp_path: Path) ->
     site = load_site(settings)
 
     assert [rule.name for rule in site.rules] == ["mylab.rules:reduce"]
-    assert list(site.tasks) == ["ispyb-job", "greet"]
+    assert list(site.tasks) == [*BUILTIN, "greet"]
     assert [source.name for source in site.fact_sources] == ["mylab.sources:samples", "instrument"]
     assert [source.name for source in site.target_sources] == ["mylab.sources:pumps"]
     assert list(site.providers) == ["http"]
@@ -103,8 +105,8 @@ def test_a_site_describes_itself(tmp_path: Path) -> None:
 
     assert described.rules[0].doc == "Reduce every scan."
     assert "beam" in described.rules[0].condition
-    assert {pool.name: pool.concurrency for pool in described.pools} == {"default": 64, "fast": 2}
-    assert [task.name for task in described.tasks] == ["ispyb-job", "greet"]
+    assert {pool.name: pool.concurrency for pool in described.pools} == {"default": 64, "fast": 2, "fleets": 64}
+    assert [task.name for task in described.tasks] == [*BUILTIN, "greet"]
     assert type(described).model_validate_json(described.model_dump_json(by_alias=True)) == described
 
 
@@ -120,7 +122,7 @@ def test_two_sites_of_the_same_package_name_do_not_mix(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         site = load_site(write_site(tmp_path / name, tasks=TASKS.replace('"greet"', f'"{name}"')))
-        assert list(site.tasks) == ["ispyb-job", name]
+        assert list(site.tasks) == [*BUILTIN, name]
 
 
 def test_every_finding_is_told_at_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How an agent makes itself known: one process holds its name, refreshes it each second, and gives it back."""
+"""How an agent makes itself known: one process holds its name, repeats that it is here, and gives it back."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from labwright.agents.pace import SLOWEST_S, Pace
 from labwright.core.errors import ConflictError, EngineError, UnreachableError
 from labwright.core.logs import get_logger
 from labwright.journal.connection import NoResponderError
 from labwright.journal.journal import Journal
-from labwright.journal.presence import REFRESH_S, TTL_S, HeldError, Presence, ProcessIdentity, ensure_presence
+from labwright.journal.presence import HeldError, Presence, ProcessIdentity, ensure_presence
 from labwright.journal.session_fold import encoded
 
 KIND = "agent"
-EXPIRY_S = TTL_S + 1.5
-"""A name whose holder has died without a farewell is free after this time."""
+MARGIN_S = 1.5
+EXPIRY_S = 2 * SLOWEST_S + MARGIN_S
+"""A name whose holder has died without a farewell is free after this time at the latest."""
 RETRY_S = 0.2
 
 log = get_logger(__name__)
@@ -37,6 +39,7 @@ class Announcing:
         self._name = name
         self._journal = journal
         self._presence = Presence(journal, KIND, encoded(name), describe)
+        self._pace = Pace()
         self._held_since: float | None = None
         self._speaking = asyncio.Lock()
         self._has_left = False
@@ -50,9 +53,9 @@ class Announcing:
         while not self._has_left:
             try:
                 async with self._speaking:
-                    await self._presence.refresh()
+                    await self._speak()
             except HeldError as error:
-                self._judge(error.holder)
+                self._judge(error)
                 await asyncio.sleep(RETRY_S)
             except NoResponderError:  # the stream of presence is not there: a restarted server has forgotten it
                 await self._make_stream()
@@ -61,7 +64,8 @@ class Announcing:
             else:
                 self._held_since = None
                 self.may_act.set()
-                await asyncio.sleep(REFRESH_S * (0.8 + 0.2 * random.random()))  # noqa: S311 - jitter
+                self._pace.note(self._presence.seq, asyncio.get_running_loop().time())
+                await asyncio.sleep(self._pace.refresh_s * (0.9 + 0.2 * random.random()))  # noqa: S311 - jitter
 
     async def leave(self) -> None:
         """Say farewell, bounded to two seconds."""
@@ -72,25 +76,37 @@ class Announcing:
         except TimeoutError:
             log.debug("no farewell was said", agent=self._name)
 
+    async def _speak(self) -> None:
+        """Say that it is here; the name of a holder who is known to have died is taken over at once."""
+        try:
+            await self._presence.refresh(ttl_s=self._pace.ttl_s)
+        except HeldError as error:
+            if not _has_died(error.holder):
+                raise
+            await self._presence.announce(ttl_s=self._pace.ttl_s, instead_of=error)
+
     async def _make_stream(self) -> None:
         try:
             await ensure_presence(self._journal)
         except (UnreachableError, TimeoutError, EngineError):
             await asyncio.sleep(RETRY_S)
 
-    def _judge(self, holder: Mapping[str, Any]) -> None:
+    def _judge(self, error: HeldError) -> None:
         """Decide what a holder means: a dead one's name expires, a living one keeps it."""
         now = asyncio.get_running_loop().time()
         self._held_since = self._held_since or now
-        identity = ProcessIdentity.parse(str(holder.get("identity", "")))
-        if identity is not None and identity.is_here and not identity.is_alive:
-            self.may_act.set()
+        if now - self._held_since < error.ttl_s + MARGIN_S:
             return
-        if now - self._held_since < EXPIRY_S:
-            return
+        holder = error.holder
         place = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
         raise NameTakenError(
             f"an agent named {self._name!r} is here already",
             because=place,
             cure="use another name, or end that agent first",
         )
+
+
+def _has_died(holder: Mapping[str, Any]) -> bool:
+    """Tell whether a holder's process is known to have ended, which can be seen on its own host alone."""
+    identity = ProcessIdentity.parse(str(holder.get("identity", "")))
+    return identity is not None and identity.is_here and not identity.is_alive

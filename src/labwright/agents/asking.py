@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import functools
 import json
 import math
+import os
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +45,7 @@ _ERRORS: dict[str, type[LabwrightError]] = {
         errors.NotAllowedError,
         errors.ConflictError,
         errors.LockedError,
+        errors.ClaimedError,
         errors.NotRunningError,
         errors.RefusedError,
         errors.UnreachableError,
@@ -106,8 +110,8 @@ class Asked:
     async def _once(
         self, operation: str | None, body: Mapping[str, Any], reply_s: float, second_s: float
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        subject = command_subject(self.sender, self.agent, operation)
-        command = json.dumps(body).encode()
+        subject = command_subject(self.connection.identity or self.sender, self.agent, operation)
+        command = json.dumps({**body, "origin": origin()}).encode()
         if len(command) > MOST_BYTES:
             raise TooLargeError(
                 f"the command to {self.agent} has {len(command)} bytes",
@@ -153,6 +157,12 @@ class Asked:
             if near := difflib.get_close_matches(self.agent, here, n=1, cutoff=0.5):
                 error.cure = f"did you mean {near[0]!r}?"
         return error
+
+
+@functools.cache
+def origin() -> str:
+    """Tell where this process is, for the record: `host:pid`."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 async def reply_of(channel: Channel, timeout_s: float) -> dict[str, Any]:

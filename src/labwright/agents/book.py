@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from labwright.agents.commands import Command
 from labwright.agents.delivery import Delivery
 from labwright.agents.ledger import Ledger, LedgerError
 from labwright.agents.session import NOW, Said, Session
@@ -112,8 +113,8 @@ class Book:
 
     # --- write -------------------------------------------------------------------------------------------------------
 
-    def open(self, session: Session, *, step: str | None, token: int, locks: Iterable[str]) -> None:
-        """Write down that a session begins.
+    def open(self, session: Session, command: Command, *, locks: Iterable[str]) -> None:
+        """Write down that a session begins, as a command asks.
 
         Raises:
             LedgerError: it cannot be written, so it must not begin.
@@ -127,12 +128,13 @@ class Book:
             params=known.params,
             key=known.key,
             run=known.run,
-            step=step,
-            token=token,
+            step=command.step,
+            token=command.token,
             by=known.by,
+            origin=command.origin,
             content=known.content,
         )
-        tokens = [(lock, token) for lock in locks] if token else []
+        tokens = [(lock, command.token) for lock in locks] if command.token else []
         self._ledger.write(
             known, [(session_subject(self._agent, session.id), record)], tokens=tokens, progress=session.standing
         )

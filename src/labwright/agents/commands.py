@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from labwright.access.asker import Asker
 from labwright.core.errors import LabwrightError, ParameterError, UsageError
 from labwright.core.model import SessionSnapshot
 from labwright.core.plain import to_plain
@@ -38,8 +39,15 @@ class Command(BaseModel):
     step: Name | None = None
     token: Annotated[int, Field(ge=0, lt=2**63)] = 0
     by: Annotated[str, Field(max_length=512)] = ""
+    origin: Annotated[str, Field(max_length=256)] = ""
+    """Where it comes from, host and process, as whoever asks says."""
     reason: Annotated[str, Field(max_length=4000)] = ""
     wait: bool = False
+
+    @property
+    def asker(self) -> Asker:
+        """Who asks, as the subject proves it."""
+        return Asker.of(self.sender, self.by)
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,11 @@ def read_command(data: bytes, *, sender: str, operation: str | None) -> Command:
     if not isinstance(body, dict):
         raise UsageError("the command cannot be read", because="its body is no JSON object", cure='send {"do": "ping"}')
     try:
-        return Command.model_validate({**body, "sender": sender[:512], "operation": operation})
+        command = Command.model_validate({**body, "sender": sender[:512], "operation": operation})
     except ValidationError as error:
         findings = tuple(
             f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
             for detail in error.errors(include_url=False, include_input=False, include_context=False)
         )
         raise ParameterError("the command is not valid", findings=findings, cure="mend what is named") from None
+    return command.model_copy(update={"by": command.asker.name}) if command.asker.is_proven else command

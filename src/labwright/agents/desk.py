@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from labwright.access.guard import Guard
 from labwright.agents.book import Book
 from labwright.agents.commands import Answer, Command, CommandError, read_command
 from labwright.agents.execution import Execution, Limits, Told, holder_of
@@ -21,6 +22,7 @@ from labwright.core.errors import (
     ConflictError,
     LabwrightError,
     LockedError,
+    NotAllowedError,
     NotFoundError,
     NotRunningError,
     RefusedError,
@@ -59,8 +61,10 @@ class Desk:
         describe: Callable[[], dict[str, Any]],
         last_resort: Callable[[Session], None],
         age_s: Callable[[], float],
+        guard: Guard,
     ) -> None:
         self.locks = Locks()
+        self._guard = guard
         self._age_s = age_s
         self._agent = agent
         self._operations = operations
@@ -79,7 +83,7 @@ class Desk:
     async def answer(self, data: bytes, *, sender: str, operation: str | None) -> Answer:
         """Follow a command, or say why not; never raises."""
         try:
-            return await self._follow(read_command(data, sender=sender, operation=operation))
+            return await self._judged(read_command(data, sender=sender, operation=operation))
         except CommandError as error:
             return Answer(error_reply(error.error, error.session))
         except LabwrightError as error:
@@ -88,6 +92,16 @@ class Desk:
             log.exception("a command failed", operation=operation)
             fault = LabwrightError(f"the agent failed at this command: {error!r}", cure="see the agent's log")
             return Answer(error_reply(fault))
+
+    async def _judged(self, command: Command) -> Answer:
+        """Follow a command; that somebody may not do it is recorded."""
+        try:
+            return await self._follow(command)
+        except (CommandError, LabwrightError) as error:
+            what = f"{command.do} {command.operation or command.session or ''}".strip()
+            why = error.error if isinstance(error, CommandError) else error
+            self._guard.note(why, command.asker, what, command.origin)
+            raise
 
     async def _follow(self, command: Command) -> Answer:  # noqa: PLR0911 - one return for each verb
         match command.do:
@@ -112,6 +126,9 @@ class Desk:
     # --- start -------------------------------------------------------------------------------------------------------
 
     async def _start(self, command: Command) -> Answer:
+        await self._guard.ready()
+        operation = self._operation(command.operation)
+        self._guard.may_start(command.asker, operation.name, operation.options.role)
         session, is_new, waits = self.start(command)
         try:
             if is_new and command.token:
@@ -142,7 +159,7 @@ class Desk:
         content = content_hash({"operation": operation.name, "params": params})
         existing = self._book.find(name)
         if existing is not None:
-            return self._same(existing, operation, content), False, None
+            return self._same(existing, command, content), False, None
         self._check(command, operation)
         operation.admit(params)
         snapshot = SessionSnapshot(
@@ -162,7 +179,7 @@ class Desk:
         self._take_locks(session, operation)
         session.has_begun = not operation.options.queue
         try:
-            self._book.open(session, step=command.step, token=command.token, locks=operation.options.locks)
+            self._book.open(session, command, locks=operation.options.locks)
         except LabwrightError:
             self.locks.release(name)
             raise
@@ -202,8 +219,14 @@ class Desk:
     def _keyed(self, operation: AnyOperation, command: Command) -> str | None:
         return None if command.key is None else hashed_id("ses", self._agent, operation.name, command.key)
 
-    def _same(self, existing: SessionSnapshot, operation: AnyOperation, content: str) -> SessionSnapshot:
-        if existing.operation == operation.name and existing.content == content:
+    def _same(self, existing: SessionSnapshot, command: Command, content: str) -> SessionSnapshot:
+        if command.asker.is_proven and existing.by != command.by:
+            raise NotAllowedError(
+                f"the session {existing.id} is not {command.by}'s",
+                because=f"{existing.by or 'somebody else'} has asked for it, and a command counts for who gave it",
+                cure="start one of your own, with another id or key",
+            )
+        if existing.operation == command.operation and existing.content == content:
             return existing
         error = ConflictError(
             f"the session {existing.id} exists already with other content",
@@ -255,6 +278,7 @@ class Desk:
     # --- end, wait ---------------------------------------------------------------------------------------------------
 
     def _end(self, command: Command, told: Told) -> Answer:
+        self._guard.may_end(command.asker)
         session = self._to_end(command, told)
         if session.state.is_final:
             return Answer(session_reply(session, is_new=False))

@@ -133,7 +133,8 @@ def _is_farewell(message: Msg) -> bool:
 async def answers(connection: Connection, name: str, sender: str) -> bool:
     """Ask an agent whether it is here."""
     try:
-        await connection.request(command_subject(sender, name, None), b'{"do": "ping"}', timeout_s=PING_S)
+        subject = command_subject(connection.identity or sender, name, None)
+        await connection.request(subject, b'{"do": "ping"}', timeout_s=PING_S)
     except (UnreachableError, TimeoutError):
         return False
     return True

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from labwright.core.errors import UsageError
 from labwright.core.ids import checked_name
 from labwright.core.model import OperationKind
+from labwright.core.roles import Role, checked_role
 from labwright.plan.parameters import Parameters
 from labwright.plan.steps import Argument, Signature, annotations_of
 
@@ -38,6 +39,7 @@ class Options:
     adopt: bool = False
     thread: bool = False
     grace: float = GRACE_S
+    role: Role = Role.OPERATOR
 
 
 def _admit(_params: Mapping[str, Any]) -> None:
@@ -131,6 +133,7 @@ class Operation(Generic[A, P, T]):
             "queue": self.options.queue,
             "startup": self.options.startup if isinstance(self.options.startup, bool) else dict(self.options.startup),
             "at_once": self.options.at_once,
+            "role": self.options.role.value,
         }
 
     def __repr__(self) -> str:
@@ -155,6 +158,7 @@ def operation(
     adopt: bool = False,
     thread: bool = False,
     grace: float = GRACE_S,
+    role: str = Role.OPERATOR,
     name: str | None = None,
 ) -> Callable[[Callable[Concatenate[A, P], T]], Operation[A, P, T]]: ...
 
@@ -169,7 +173,8 @@ def operation(function: Any = None, /, *, timeout: float | None = 3600, name: st
     itself: busy, it is refused at once, or with `queue` it waits its turn. `startup` starts it whenever the agent
     starts; a mapping gives its parameters. `at_once` sessions may run at the same time. With `adopt` a restarted agent
     calls it again for a session that its predecessor left, and scripts that it starts are found, not started twice.
-    `grace` is how many seconds it may take for its clean-up when it is told to end.
+    `grace` is how many seconds it may take for its clean-up when it is told to end. `role` is what somebody must be to
+    start it: viewer, operator, expert or admin.
 
     >>> class Pump:
     ...     @operation(timeout=60, lock="pump")
@@ -199,6 +204,7 @@ def process(
     adopt: bool = False,
     thread: bool = False,
     grace: float = GRACE_S,
+    role: str = Role.OPERATOR,
     name: str | None = None,
 ) -> Callable[[Callable[Concatenate[A, P], T]], Operation[A, P, T]]: ...
 
@@ -284,6 +290,7 @@ def _define(
     chosen = dict(options)
     lock = chosen.pop("lock", ())
     locks = (lock,) if isinstance(lock, str) else tuple(dict.fromkeys(lock))
+    chosen["role"] = checked_role(chosen.get("role", Role.OPERATOR), f"the operation {label!r}")
     made = Options(timeout=timeout, locks=tuple(checked_name(each, "lock") for each in locks), **chosen)
     _check_options(made, label, is_async=inspect.iscoroutinefunction(function))
     return Operation(function, label, kind, made)

@@ -168,8 +168,9 @@ def _locator(options: argparse.Namespace) -> Callable[[], Address]:
     if options.connection is not None:
         path: Path = options.connection
         return lambda: Address.read(path)
-    address = Address(url=options.url, credentials=str(options.creds or ""))
-    return lambda: address
+    if not options.url and options.creds is None:
+        raise UsageError("the agent does not know where the lab is", cure="give --url, --creds or --connection")
+    return lambda: Address.of(options.url or "", options.creds)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -186,10 +187,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE", help="an argument of the class")
     parser.add_argument("--state", type=Path, required=True, help="the folder under which its own folder is")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--url", help="the NATS server")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", help="the NATS server; a key file tells it, too")
     where.add_argument("--connection", type=Path, help="the connection.json of a lab")
-    parser.add_argument("--creds", type=Path, help="the credentials for --url")
+    parser.add_argument("--creds", type=Path, help="a key file, or the credentials for --url")
     parser.add_argument("--site", type=Path, help="the folder of the site, as the agent sees it")
     parser.add_argument("--leftovers", choices=["adopt", "kill"], help="what becomes of a predecessor's scripts")
     parser.add_argument(

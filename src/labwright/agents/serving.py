@@ -17,6 +17,8 @@ from typing import Any, Self
 import structlog
 from nats.aio.msg import Msg
 
+from labwright.access.claim_watch import ClaimWatch
+from labwright.access.guard import Guard
 from labwright.agents.adoption import Adoption
 from labwright.agents.agent import Agent, Leftovers, attach
 from labwright.agents.announcing import EXPIRY_S, Announcing
@@ -43,10 +45,10 @@ from labwright.core.errors import LabwrightError, UnreachableError, UsageError
 from labwright.core.ids import checked_name
 from labwright.core.logs import get_logger
 from labwright.core.model import FileEntry
-from labwright.journal.connection import Address, Connection
+from labwright.journal.connection import Address, Connection, is_inbox
 from labwright.journal.journal import Journal
 from labwright.journal.logs import Logs
-from labwright.journal.records import FileRegistered
+from labwright.journal.records import FileRegistered, Record
 from labwright.journal.session_fold import encoded
 
 AWAY_S = 2.0
@@ -110,6 +112,7 @@ class AgentServer:
             self._description = Description(self)
             self._announcing = Announcing(self._journal, self.name, lambda: self._description.brief)
             self._standstill = Standstill()
+            self._claims = ClaimWatch(self._journal)
             self._desk = self._make_desk()
             attach(self.agent, self)
             self.labels = MappingProxyType({**self.agent.own_labels(), **self.labels})
@@ -120,6 +123,7 @@ class AgentServer:
             stack.push_async_callback(self._connection.close)
             self._begin(self._announcing.run())
             self._begin(self._standstill.run())
+            self._begin(self._claims.run())
             stack.push_async_callback(self._announcing.leave)
             adoption = self._make_adoption()
             stack.push_async_exit(functools.partial(self._give_up, adoption))
@@ -223,7 +227,13 @@ class AgentServer:
             describe=self.describe,
             last_resort=self._last_resort,
             age_s=lambda: self._standstill.age_s,
+            guard=Guard(self.name, self._claimed_by, self._claims, self._post),
         )
+
+    @property
+    def _claimed_by(self) -> dict[str, str]:
+        """Give the labels by which selectors choose this agent."""
+        return {**self.labels, "class": type(self.agent).__name__}
 
     def _make_adoption(self) -> Adoption:
         return Adoption(
@@ -240,6 +250,10 @@ class AgentServer:
         await self._connection.listen(subject, self._hear)
 
     async def _hear(self, message: Msg) -> None:
+        """Take a command; what a stream gives on somebody's behalf is none, since its subject proves nothing."""
+        if not message.subject.startswith("command.") or "Nats-Stream" in (message.headers or {}):
+            self.log.warning("what came from a stream was not followed", subject=message.subject)
+            return
         self._begin(self._answer(message.subject, message.data, message.reply))
 
     async def _answer(self, subject: str, data: bytes, reply: str) -> None:
@@ -249,7 +263,7 @@ class AgentServer:
         answer = await self._desk.answer(
             data, sender=part_text(parts[1]), operation=None if operation == "_" else operation
         )
-        if not reply:
+        if not is_inbox(reply):
             return
         try:
             if answer.body:
@@ -377,7 +391,11 @@ class AgentServer:
 
     async def register_file(self, file: FileEntry) -> None:
         """Write a file into the catalogue."""
-        self._ledger.post(f"file.{encoded(file.id)}", FileRegistered(file=file))
+        self._post(f"file.{encoded(file.id)}", FileRegistered(file=file))
+
+    def _post(self, subject: str, record: Record) -> None:
+        """Have a record delivered, however long the journal is away."""
+        self._ledger.post(subject, record)
         self._delivery.wake()
 
     async def abort(self, session_id: str, *, reason: str, by: str) -> None:

@@ -108,14 +108,10 @@ async def _sessions_on(lab: AsyncLab, on: str, operation: str | None) -> Found:
 
     Processes that begin with their agent are meant only if they are named.
     """
-    from labwright.core.model import SessionState, Target
-    from labwright.core.selectors import select
+    from labwright.core.model import SessionState
 
-    agents = {
-        each["name"]: Target(name=each["name"], labels={**each.get("labels", {}), "class": str(each.get("class"))})
-        for each in await lab.agents()
-    }
-    found = Found(here=tuple(agents), agents=tuple(target.name for target in select(on, agents.values())))
+    here = tuple(each["name"] for each in await lab.agents())
+    found = Found(here=here, agents=tuple(each["name"] for each in await lab.agents(on)))
     for name in found.agents:
         shown = await lab.agent_shown(name)
         operations = {each["name"]: each for each in shown.get("operations", ())}

@@ -13,16 +13,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labwright.cli.caller import Caller, command, group
-from labwright.core.errors import NotFoundError, UsageError
+from labwright.cli.options import Cursor, Limit, since
+from labwright.core.errors import NotFoundError, UnreachableError, UsageError
 from labwright.core.ids import checked_name
+from labwright.core.roles import Role
 
 if TYPE_CHECKING:
+    from labwright.client import AsyncLab
     from labwright.run.settings import Settings
 
 agent = group("Run an agent: the process that owns one instrument.")
 agents = group("Who is here: the agents, what they can do, and what they are doing.")
 
 MODULE = "labwright.agents.main"
+MOST_STAYS = 5
+WHY = {
+    "farewell": "it said farewell",
+    "silent": "it fell silent",
+    "replaced": "another of its name took its place",
+    "unseen": "it went before that, while no lab looked",
+}
+"""How an agent went, in words."""
 
 AgentClass = Annotated[
     str, typer.Argument(metavar="MODULE:CLASS", help="The agent's class, importable from the site's folder.")
@@ -40,6 +51,27 @@ Arguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="NAME=VALUE", help="An argument of the class's constructor.", show_default=False),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="SELECTOR", help="Only these: a name, or class=Pump,crate=1,slot!=3.", show_default=False
+    ),
+]
+Everybody = Annotated[
+    bool, typer.Option("--all", help="Also those that were here and are away, with since when.", show_default=False)
+]
+HistoryOf = Annotated[
+    str | None, typer.Argument(metavar="NAME", help="The agent's name; all agents without.", show_default=False)
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="WHEN",
+        help="Only who was here then or came later: 2h, 3d, or 2026-01-02T03:04:05Z.",
+        show_default=False,
+    ),
+]
 StateDir = Annotated[
     Path | None,
     typer.Option(
@@ -47,6 +79,12 @@ StateDir = Annotated[
         metavar="DIR",
         help="Where the agent keeps its ledger and its scripts' output; default: the site's state folder.",
         show_default=False,
+    ),
+]
+Creds = Annotated[
+    Path | None,
+    typer.Option(
+        "--creds", metavar="FILE", help="The agent's own key file, from `labwright user add`.", show_default=False
     ),
 ]
 
@@ -66,11 +104,13 @@ def start(
     label: Labels = None,
     arg: Arguments = None,
     state: StateDir = None,
+    creds: Creds = None,
 ) -> None:
     """Run an agent in the foreground until Ctrl-C or SIGTERM.
 
-    It finds the lab's journal through the site (connection.json in its state folder) or LABWRIGHT_URL, waits for it as
-    long as it takes, and needs no `serve`. What its predecessor of that name left is taken up from the state folder.
+    It finds the lab's journal through the site (connection.json in its state folder), LABWRIGHT_URL or a key file,
+    waits for it as long as it takes, and needs no `serve`. What its predecessor of that name left is taken up from the
+    state folder.
 
     Examples:
       labwright agent start mylab.pump:Pump --name pump-1 --arg port=/dev/ttyUSB0
@@ -79,7 +119,8 @@ def start(
     checked_name(name, "agent")
     for option, texts in (("--label", label or ()), ("--arg", arg or ())):
         _check_pairs(option, texts)
-    settings = caller.settings()
+    key_file = None if creds is None else str(creds.expanduser().absolute())
+    settings = caller.settings(overrides={"nats.creds": key_file})
     caller.note_missing_file(settings)
     words = [agent_class, "--name", name, "--site", str(settings.folder)]
     words += ["--state", str((state or settings.state_dir).absolute())]
@@ -116,32 +157,84 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 @command(agents, "list")
-def list_agents(caller: Caller) -> None:
-    """List the agents that are here now: class, labels, host, process. Needs no `serve`.
+def list_agents(caller: Caller, on: On = None, everybody: Everybody = False) -> None:
+    """List the agents that are here now: class, labels, host, process. Needs no `serve`, save with --all.
 
-    Example:
+    Examples:
       labwright agents list
+      labwright agents list --on 'crate=1,slot!=3' --all
     """
-    from labwright.cli.pages import short_time
-
-    items = caller.with_lab(lambda lab: lab.agents())
-    columns = ("name", "class", "labels", "host", "pid", "since")
+    items = caller.with_lab(lambda lab: _listed(lab, on, everybody=everybody))
+    names = ("name", "class", "labels", "host", "pid", "since")
+    columns = (*names, "away since") if everybody else names
+    nothing = "no agent is here" if on is None else f"no agent is chosen by {on}"
 
     def show() -> None:
-        rows = (
-            (
-                item["name"],
-                item.get("class"),
-                labels_line(item.get("labels", {})),
-                item.get("host"),
-                item.get("pid"),
-                short_time(item.get("since")),
-            )
-            for item in items
-        )
-        caller.output.rows(columns, rows, nothing="no agent is here", only_when_wide=("pid", "since"))
+        rows = (_agent_row(item)[: len(columns)] for item in items)
+        caller.output.rows(columns, rows, nothing=nothing, only_when_wide=("pid", "since"))
 
     caller.output.items(items, show)
+
+
+async def _listed(lab: AsyncLab, on: str | None, *, everybody: bool) -> list[dict[str, Any]]:
+    here = await lab.agents(on)
+    if not everybody:
+        return here
+    names = {each["name"] for each in here}
+    away = [each for each in await lab.agents_away(on) if each["name"] not in names]
+    both = [*({**each, "is_here": True} for each in here), *({**each, "is_here": False} for each in away)]
+    return sorted(both, key=lambda each: each["name"])
+
+
+def _agent_row(item: Mapping[str, Any]) -> tuple[object, ...]:
+    from labwright.cli.pages import short_time
+
+    names = (item["name"], item.get("class"), labels_line(item.get("labels", {})), item.get("host"), item.get("pid"))
+    return *names, short_time(item.get("since")), short_time(item.get("gone_at"))
+
+
+@command(agents, "history")
+def history(
+    caller: Caller,
+    name: HistoryOf = None,
+    *,
+    since_text: Since = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> None:
+    """List who was here when, newest first: when each agent came, when it went, and how that was noticed.
+
+    An agent that was here before the lab looked has `found` before the moment at which it was found.
+
+    Examples:
+      labwright agents history
+      labwright agents history s2 --since 1d
+    """
+    page = caller.with_lab(lambda lab: lab.agent_history(name, since=since(since_text), limit=limit, cursor=cursor))
+
+    def show() -> None:
+        columns = ("agent", "class", "host", "pid", "came", "went", "why")
+        caller.output.rows(columns, map(_stay_row, page["items"]), nothing="no agent was here", only_when_wide=())
+
+    caller.output.items(page["items"], show, cursor=page["next_cursor"])
+
+
+def _stay_row(stay: Mapping[str, Any]) -> tuple[object, ...]:
+    return stay["agent"], stay["class"], stay["host"], stay["pid"], came_words(stay), *gone_words(stay)
+
+
+def came_words(stay: Mapping[str, Any]) -> str:
+    """Say when an agent came, as far as that is known."""
+    from labwright.cli.pages import short_time
+
+    return f"{'found ' if stay['is_found'] else ''}{short_time(stay['came_at'])}".strip()
+
+
+def gone_words(stay: Mapping[str, Any]) -> tuple[str, str]:
+    """Say when an agent went, as far as that is known, and how."""
+    from labwright.cli.pages import short_time
+
+    return short_time(stay["gone_at"]), WHY.get(stay["why"] or "", stay["why"] or "here, as far as is known")
 
 
 @command(agents, "show")
@@ -155,12 +248,41 @@ def show_agent(caller: Caller, name: AgentName, operation: OperationName = None)
       labwright agents show s2
       labwright agents show s2 take_noise
     """
-    found = caller.with_lab(lambda lab: lab.agent_shown(name))
+    found = caller.with_lab(lambda lab: _with_stays(lab, name))
     if operation is None:
         caller.output.document(found, lambda: _show(caller, found))
         return
     chosen = _operation(found, operation)
     caller.output.document(chosen, lambda: _show_operation(caller, found["name"], chosen))
+
+
+async def _with_stays(lab: AsyncLab, name: str) -> dict[str, Any]:
+    """Describe an agent, and where a lab is served tell when it came and went lately.
+
+    Raises:
+        NotFoundError: it is not here; the error says since when.
+    """
+    try:
+        found = await lab.agent_shown(name)
+    except NotFoundError as error:
+        stays = await _stays(lab, name)
+        if not stays or stays[0]["why"] is None:
+            raise
+        went, why = gone_words(stays[0])
+        raise NotFoundError(
+            error.message,
+            because=f"it was here until {went}: {why}",
+            cure=f"labwright agents history {name}",
+        ) from error
+    return {**found, "stays": await _stays(lab, name)}
+
+
+async def _stays(lab: AsyncLab, name: str) -> list[dict[str, Any]]:
+    """Give the newest stays of an agent; without a lab nobody knows any."""
+    try:
+        return (await lab.agent_history(name, limit=MOST_STAYS))["items"]
+    except UnreachableError:
+        return []
 
 
 def _operation(agent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -206,6 +328,7 @@ def _show_operation(caller: Caller, agent: str, operation: Mapping[str, Any]) ->
     lines = {
         "locks": ", ".join(operation.get("locks") or ()),
         "timeout": f"{operation['timeout']:g} s" if operation.get("timeout") else "",
+        "role": f"{role} or more" if (role := operation.get("role", Role.OPERATOR)) != Role.OPERATOR else "",
         "startup": "it begins with the agent" if operation.get("startup", False) is not False else "",
     }
     for name, text in lines.items():
@@ -240,6 +363,8 @@ def _show(caller: Caller, found: Mapping[str, Any]) -> None:
         output.text(f"feeds      {', '.join(names)}")
     if sessions := [_session_row(session) for session in found.get("sessions", ())]:
         output.table(("session", "operation", "state", "started", "took", "by"), sessions)
+    if stays := found.get("stays"):
+        output.table(("came", "went", "why"), [(came_words(stay), *gone_words(stay)) for stay in stays])
     output.talk(styled(f"next: labwright call OPERATION --on {found['name']}", "dim"))
 
 

@@ -11,7 +11,7 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
@@ -61,15 +61,15 @@ class Caller:
         self.output.as_json = self.output.as_json or as_json
         return Caller(site=site or self.site, output=self.output)
 
-    def settings(self) -> Settings:
-        """Load the settings of the site.
+    def settings(self, *, overrides: Mapping[str, object] | None = None) -> Settings:
+        """Load the settings of the site; `overrides` are flags, by the key that they stand for.
 
         Raises:
             UsageError: the folder does not exist, or its file cannot be read.
         """
         from labwright.run.settings import load_settings
 
-        return load_settings(self.site, os.environ)
+        return load_settings(self.site, os.environ, overrides=overrides)
 
     def note_missing_file(self, settings: Settings) -> None:
         """Tell people of a folder that has no settings: it may be the wrong one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,8 +14,6 @@ from labwright.cli.site import counts_line, summary
 from labwright.core.errors import ConflictError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from labwright.server import Server
 
 Stop = Annotated[
@@ -23,6 +22,22 @@ Stop = Annotated[
 Pools = Annotated[
     list[str] | None,
     typer.Option("--pool", metavar="POOL", help="Only runs of this pool; may be repeated.", show_default=False),
+]
+ListenOption = Annotated[
+    str | None,
+    typer.Option("--listen", metavar="HOST:PORT", help="Where to listen for other machines.", show_default=False),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option("--tls-cert", metavar="FILE", help="The server's certificate.", show_default=False)
+]
+TlsKey = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="The key of the certificate.", show_default=False)
+]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca", metavar="FILE", help="Who has signed the certificate; default: itself.", show_default=False
+    ),
 ]
 
 
@@ -38,16 +53,28 @@ def add_to(app: typer.Typer, *, panel: str) -> None:
 # --- serve -----------------------------------------------------------------------------------------------------------
 
 
-def serve(caller: Caller, stop: Stop = False) -> None:
+def serve(
+    caller: Caller,
+    *,
+    stop: Stop = False,
+    listen: ListenOption = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_ca: TlsCa = None,
+) -> None:
     """Start the lab of a site and keep it up, in the foreground, until Ctrl-C or SIGTERM.
 
     It starts a nats-server and workers of its own where none are configured, and takes up what an earlier one left. A
     site that does not load is refused with every finding; a second `serve` of a site is refused (exit 6). With --json,
     a line on standard output tells when it is ready, and logs are JSON lines.
 
+    Nothing listens beyond this machine, where whoever may read the state folder is an admin. With --listen other
+    machines may connect, by TLS and with the key of a user (`labwright user add`).
+
     Examples:
       labwright serve
       labwright serve --site mylab --json
+      labwright serve --listen 192.168.1.5:4222 --tls-cert lab.crt --tls-key lab.key
       labwright serve --stop
     """
     if stop:
@@ -56,7 +83,9 @@ def serve(caller: Caller, stop: Stop = False) -> None:
     from labwright.journal.nats_server import EmbeddedServer
     from labwright.server import serve as serve_lab
 
-    settings = caller.settings()
+    files = {"nats.tls_cert": tls_cert, "nats.tls_key": tls_key, "nats.tls_ca": tls_ca}
+    given = {key: str(path.expanduser().absolute()) for key, path in files.items() if path is not None}
+    settings = caller.settings(overrides={**given, "nats.listen": listen})
     taken_over = not settings.nats.url and EmbeddedServer(settings.state_dir).is_locked()
     output = caller.output
     output.shield(is_logging=True)
@@ -86,7 +115,9 @@ def _journal_line(server: Server, *, taken_over: bool) -> str:
     if server.embedded is None:
         return f"journal at {server.settings.nats.url}"
     how = "taken over" if taken_over else "started"
-    return f"journal in {server.settings.state_dir / 'journal'}, nats-server {how} (pid {server.embedded.pid()})"
+    place = f", listening at {server.settings.nats.listen} by TLS" if server.settings.nats.listen else ""
+    pid = server.embedded.pid()
+    return f"journal in {server.settings.state_dir / 'journal'}, nats-server {how} (pid {pid}){place}"
 
 
 def site_option(site: Path | None) -> str:

@@ -12,7 +12,9 @@ from labwright import __version__
 from labwright.cli import (
     abort,
     agents,
+    audit,
     call,
+    claims,
     decisions,
     demo,
     events,
@@ -29,6 +31,7 @@ from labwright.cli import (
     site,
     targets,
     tasks,
+    users,
 )
 from labwright.cli.caller import Caller, JsonOption, SiteOption, show_help_if_alone
 from labwright.cli.failures import BROKEN_PIPE, INTERRUPTED, exit_code, unwrapped
@@ -89,11 +92,14 @@ demo.add_to(app, panel="Begin")
 site.add_to(app, panel="Begin")
 lab.add_to(app, panel="Keep a lab")
 host.add_to(app, panel="Keep a lab")
+users.add_to(app, panel="Keep a lab")
+audit.add_to(app, panel="Keep a lab")
 plan.add_to(app, panel="Work")
 events.add_to(app, panel="Work")
 runs.add_to(app, panel="Work")
 call.add_to(app, panel="Work")
 abort.add_to(app, panel="Work")
+claims.add_to(app, panel="Work")
 agents.add_to(app, panel="Instruments")
 sessions.add_to(app, panel="Instruments")
 feeds.add_to(app, panel="Instruments")

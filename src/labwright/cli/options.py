@@ -219,8 +219,27 @@ def since(text: str | None) -> str | None:
     return found.isoformat()
 
 
+def seconds(text: str, option: str) -> float:
+    """Read how long something is to last, such as `90s` or `2h`, in seconds.
+
+    >>> seconds("2h", "--for")
+    7200.0
+
+    Raises:
+        UsageError: it is no length of time.
+    """
+    duration = _duration(text)
+    if duration is None or not duration:
+        raise UsageError(
+            f"{option} {text} is no length of time",
+            because="it is a whole number above 0 with s, m, h, d or w",
+            cure=f"{option} 2h",
+        )
+    return duration.total_seconds()
+
+
 def _duration(text: str) -> timedelta | None:
-    match = re.fullmatch(r"(\d{1,9})([smhdw])", text)
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
     return timedelta(seconds=int(match[1]) * UNITS[match[2]]) if match else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -224,22 +224,40 @@ def list_runs(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> None:
-    """List runs, newest first.
+    """List runs, newest first; with --cause, as a tree: what an event or a run has caused, and what that has made.
 
     Use it to see what goes on and what went wrong.
 
     Examples:
+      labwright runs list --cause run_01JC
       labwright runs list --state failed --since 2h
       labwright runs list --task reduce --on 'crate=1' --json
     """
     filters = run_filters(state=state, task=task, on=on, since_text=since, cause=cause)
+    if cause is not None and "@" not in cause:  # what a person has caused is a list: it would be nearly everything
+        filters["tree"] = filters.pop("cause")
     page = caller.with_lab(lambda lab: lab.runs(limit=limit, cursor=cursor, **filters))
 
     def show() -> None:
         columns = ("id", "task", "target", "state", "attempt", "requested", "note")
-        caller.output.rows(columns, map(_row, page["items"]), nothing="no runs", only_when_wide=("attempt", "note"))
+        rows = _tree(page["items"]) if "tree" in filters else map(_row, page["items"])
+        caller.output.rows(columns, rows, nothing="no runs", only_when_wide=("attempt", "note"))
 
     caller.output.items(page["items"], show, cursor=page["next_cursor"])
+
+
+def _tree(items: Sequence[dict[str, Any]]) -> Iterator[list[Any]]:
+    """Give rows in which each run stands indented below the one that made it."""
+    here = {item["id"] for item in items}
+    below: dict[str | None, list[dict[str, Any]]] = {}
+    for item in items:
+        below.setdefault(item["parent"] if item["parent"] in here else None, []).append(item)
+    waiting = [(item, 0) for item in reversed(below.get(None, []))]
+    while waiting:
+        item, depth = waiting.pop()
+        identity, *rest = _row(item)
+        yield ["  " * depth + identity, *rest]
+        waiting += [(child, depth + 1) for child in reversed(below.get(item["id"], []))]
 
 
 def _row(shown: dict[str, Any]) -> list[Any]:

@@ -57,8 +57,12 @@ def check(caller: Caller) -> None:
 
 
 def summary(site: SiteDescription) -> dict[str, Any]:
-    """Count what a site has."""
+    """Count what a site has, besides the tasks that every site has, and their pools."""
+    from labwright.run.builtin import BUILTIN_TASKS
+
     counts = {name: len(getattr(site, name)) for name in COUNTED}
+    counts["tasks"] -= len(BUILTIN_TASKS)
+    counts["pools"] -= len({task.pool for task in BUILTIN_TASKS} - {"default"})
     return {"ok": not site.findings, "findings": list(site.findings), "folder": site.folder, **counts}
 
 

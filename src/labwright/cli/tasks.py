@@ -8,6 +8,7 @@ import typer
 
 from labwright.cli.caller import Caller, command, group
 from labwright.cli.described import described, first_line, named
+from labwright.core.roles import Role
 
 tasks = group("What the site can run, with which parameters.")
 
@@ -62,6 +63,8 @@ def _show(caller: Caller, task: dict[str, Any]) -> None:
         f"  deadlines   {pairs(limits)} (seconds)",
     )
     output.text(f"  retry       {pairs(task['retry'])}", f"  pool        {task['pool']}")
+    if task["role"] != Role.OPERATOR:
+        output.text(f"  role        {task['role']}")
     if task["locks"]:
         output.text(f"  locks       {', '.join(task['locks'])}")
     _show_parameters(caller, task["params"])

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from typing import Any
 
 from nats.aio.msg import Msg
 
 from labwright.agents.handle import agents_here, describe
+from labwright.agents.members import members
 from labwright.agents.shown import session_fields
 from labwright.core.errors import LabwrightError, NotFoundError
+from labwright.core.selectors import select
 from labwright.journal.connection import Connection
 from labwright.journal.journal import Journal
 from labwright.journal.presence import OWNER
@@ -38,6 +40,16 @@ async def present(connection: Connection) -> dict[str, dict[str, Any]]:
     """Give the agents that are here, by name, each as it announces itself."""
     here = await agents_here(connection)
     return {name: {key: value for key, value in said.items() if key != OWNER} for name, said in here.items()}
+
+
+def chosen_by(selector: str, agents: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give the agents that a selector chooses by name, label or class, sorted by name.
+
+    Raises:
+        SelectorError: it cannot be read.
+    """
+    known = {str(each["name"]): dict(each) for each in agents}
+    return [known[target.name] for target in select(selector, members({}, known).values())]
 
 
 def no_agent(name: str, here: Collection[str]) -> NotFoundError:

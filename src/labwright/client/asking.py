@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from labwright.agents.asking import origin
 from labwright.core.errors import UnreachableError
 from labwright.journal.connection import Connection
+from labwright.journal.session_fold import encoded
 
 ASK_TIMEOUT_S = 40.0
 
@@ -19,10 +21,23 @@ async def ask(connection: Connection, question: str, arguments: Mapping[str, Any
     Raises:
         UnreachableError: no lab answers.
     """
+    return await _asked(connection, f"ask.{question}", arguments)
+
+
+async def act(connection: Connection, verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Have the lab that is served do something for the identity of this connection; gives its answer as `ask` does.
+
+    Raises:
+        UnreachableError: no lab answers.
+    """
+    return await _asked(connection, f"act.{encoded(connection.identity)}.{verb}", {**arguments, "origin": origin()})
+
+
+async def _asked(connection: Connection, subject: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     parts: dict[int, bytes] = {}
     until = time.monotonic() + ASK_TIMEOUT_S
     async with connection.channel() as channel:
-        await connection.publish(f"ask.{question}", json.dumps(arguments).encode(), reply=channel.reply)
+        await connection.publish(subject, json.dumps(arguments).encode(), reply=channel.reply)
         while True:
             try:
                 message = await channel.next(max(0.01, until - time.monotonic()))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine, Generator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +71,22 @@ class Lab:
         """Have an ended run tried again."""
         return self._do(self._lab.retry(run_id, from_start=from_start))
 
+    def claim(self, selector: str, seconds: float, *, reason: str = "") -> dict[str, Any]:
+        """Have targets for oneself for a time, or renew one's own claim of the same selector; gives the claim."""
+        return self._do(self._lab.claim(selector, seconds, reason=reason))
+
+    def claims(self) -> list[dict[str, Any]]:
+        """List the claims in force."""
+        return self._do(self._lab.claims())
+
+    def release_claim(self, claim_id: str, *, reason: str = "") -> dict[str, Any]:
+        """Give a claim back before its time."""
+        return self._do(self._lab.release_claim(claim_id, reason=reason))
+
+    def audit(self, *, since: datetime | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """List refusals and claims, newest first."""
+        return self._do(self._lab.audit(since=since, limit=limit))
+
     def agent(self, name: str) -> BlockingAgentHandle:
         """Give the handle on an agent: `lab.agent("s2").take_noise.start(duration=30)`."""
         return BlockingAgentHandle(self._lab.agent(name), self._do)
@@ -78,9 +95,13 @@ class Lab:
         """Give the handle on a fleet: `lab.fleet("crate=1", quorum=7).uxm_setup(bands=[0]).rows`."""
         return BlockingFleetHandle(self._lab.fleet(selector, **options), self._do)
 
-    def agents(self) -> list[dict[str, Any]]:
-        """List the agents that are here."""
-        return self._do(self._lab.agents())
+    def agents(self, on: str | None = None) -> list[dict[str, Any]]:
+        """List the agents that are here, or those that a selector chooses."""
+        return self._do(self._lab.agents(on))
+
+    def agent_history(self, agent: str | None = None, **options: Any) -> dict[str, Any]:
+        """List who was here when, newest first."""
+        return self._do(self._lab.agent_history(agent, **options))
 
     def sessions(self, **filters: Any) -> dict[str, Any]:
         """List sessions, newest first."""

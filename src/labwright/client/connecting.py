@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from labwright.client.acting import ActingLab
 from labwright.client.lab import AsyncLab
 from labwright.core.errors import UnreachableError
 from labwright.journal.connection import Connection
@@ -34,7 +35,7 @@ async def connect_async(
         locate()
         _refuse_if_down(chosen.state_dir)
     async with Connection(locate, name="client", patience_s=CONNECT_S) as connection:
-        yield AsyncLab(connection, chosen)
+        yield ActingLab(connection, chosen) if connection.identity else AsyncLab(connection, chosen)
 
 
 def _refuse_if_down(state_dir: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from labwright.agents.handle import AgentHandle, SessionHandle
 from labwright.agents.shown import session_fields
 from labwright.agents.wire import ENDED
-from labwright.client.agents import described, feeds_of, present, recorded_session, samples
+from labwright.client.agents import chosen_by, described, feeds_of, present, recorded_session, samples
 from labwright.client.asking import ask
 from labwright.client.ids import checked_id
 from labwright.client.logs import closing, logged
@@ -63,10 +63,31 @@ class Instruments:
         """
         return AgentHandle(self.journal, name, sender=self.by, by=self.by)
 
-    async def agents(self) -> list[dict[str, Any]]:
-        """List the agents that are here, as each announces itself; needs no `serve`."""
+    async def agents(self, on: str | None = None) -> list[dict[str, Any]]:
+        """List the agents that are here, or those that a selector chooses, as each announces itself.
+
+        Needs no `serve`.
+
+        Raises:
+            SelectorError: the selector cannot be read.
+        """
         here = await present(self._connection)
-        return [here[name] for name in sorted(here)]
+        return chosen_by(on or "all", here.values())
+
+    async def agents_away(self, on: str | None = None) -> list[dict[str, Any]]:
+        """List the agents that were here and are not: as each announced itself, `gone_at` and `why`."""
+        stays = await self.ask("agents_away")
+        return chosen_by(on or "all", ({"name": stay.pop("agent"), **stay} for stay in stays))
+
+    async def agent_history(
+        self, agent: str | None = None, *, since: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """List who was here when, newest first, those that lasted at `since` or began later.
+
+        `{"items": [stay], "next_cursor": ...}`
+        """
+        filters = {"agent": agent, "since": since}
+        return await self.ask("agent_history", filters=filters, limit=limit, cursor=cursor)
 
     async def agent_shown(self, name: str) -> dict[str, Any]:
         """Describe an agent, with its operations, the JSON schemas of their parameters, and its sessions.

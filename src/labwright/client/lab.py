@@ -11,11 +11,18 @@ import contextlib
 import functools
 import json
 import shutil
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from nats.aio.msg import Msg
 
+from labwright.access.audit import audit_shown
+from labwright.access.claim_watch import read_claims
+from labwright.access.claiming import Claiming
+from labwright.access.claims import claim_on, labels_of, refusal
+from labwright.agents.asking import origin
 from labwright.agents.fleet import Tell
 from labwright.agents.fleet_handle import FleetAsked, FleetHandle
 from labwright.client.fleets import FleetClient, fan_out_of
@@ -28,12 +35,15 @@ from labwright.core.errors import (
     ConflictError,
     FateUnknownError,
     NotFoundError,
+    UnreachableError,
     WaitTimeoutError,
 )
 from labwright.core.event import event_content, event_key, parse_event
 from labwright.core.fleet import FleetResult
 from labwright.core.model import Cause, Event, Run, RunState, utc_now
 from labwright.core.request import Request
+from labwright.core.roles import Role
+from labwright.core.selectors import parse_selector
 from labwright.journal.connection import Connection
 from labwright.journal.fold import apply, fold
 from labwright.journal.records import (
@@ -59,16 +69,21 @@ PATIENCE_S = 10.0
 class AsyncLab(Instruments):
     """A running lab; made by `connect_async`."""
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
-        super().__init__(connection, who())
+    def __init__(
+        self, connection: Connection, settings: Settings, *, by: str = "", from_: str = "", role: str = ""
+    ) -> None:
+        super().__init__(connection, by or connection.identity or who())
         self.settings = settings
+        self.origin = from_ or origin()
+        self._role = role
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
     async def runs(self, *, limit: int = 50, cursor: str | None = None, seq: int = 0, **filters: Any) -> dict[str, Any]:
         """List runs, newest first: `{"items": [run], "next_cursor": ...}`.
 
-        Filters: `state` (several by comma), `task`, `target`, `on` (a selector), `cause`, `parent`, `since`.
+        Filters: `state` (several by comma), `task`, `target`, `on` (a selector), `cause`, `tree` (caused by that, also
+        through other runs), `parent`, `since`.
         """
         chosen = {name: value for name, value in filters.items() if value is not None}
         return await self.ask("runs", filters=chosen, limit=limit, cursor=cursor, seq=seq)
@@ -176,6 +191,7 @@ class AsyncLab(Instruments):
         record = requested(
             request, target=target, cause=Cause(kind="operator", id=self.by), by=self.by, start_within=start_within
         )
+        record = record.model_copy(update={"origin": self.origin, "role": self._role})
         seq, is_new = await self._create(f"run.{run_id}", record, record.content, run_id)
         return run_id, seq, is_new
 
@@ -255,6 +271,70 @@ class AsyncLab(Instruments):
         return await self.journal.append(
             subject, record, after=entries[-1].seq if entries else 0, patience_s=PATIENCE_S
         )
+
+    # --- claims ------------------------------------------------------------------------------------------------------
+
+    async def claim(self, selector: str, seconds: float, *, reason: str = "") -> dict[str, Any]:
+        """Have targets for oneself for a time, or renew one's own claim of the same selector; gives the claim.
+
+        Raises:
+            ClaimedError: somebody else has claimed one of them.
+            NotFoundError: the selector chooses no target that is known.
+        """
+        targets = await self._labels()
+        if not any(parse_selector(selector).matches(name, labels) for name, labels in targets.items()):
+            raise NotFoundError(
+                f"{selector!r} chooses no target",
+                because=f"known are: {', '.join(sorted(targets)) or 'none'}",
+                cure="see labwright agents list and labwright targets list",
+            )
+        claim = await self._claiming.claim(selector, seconds, targets=targets, reason=reason)
+        return claim.shown(time.monotonic())
+
+    async def claims(self) -> list[dict[str, Any]]:
+        """List the claims in force; needs no `serve`."""
+        _, known = await read_claims(self.journal)
+        return [claim.shown(time.monotonic()) for claim in known]
+
+    async def release_claim(self, claim_id: str, *, reason: str = "") -> dict[str, Any]:
+        """Give a claim back before its time; with the lab's own credential, or as an admin, also that of another.
+
+        Raises:
+            NotFoundError: no such claim is in force.
+            NotAllowedError: somebody else holds it.
+        """
+        return (await self._claiming.release(claim_id, reason=reason)).shown(time.monotonic())
+
+    async def audit(self, *, since: datetime | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """List refusals and claims, newest first; needs no `serve`."""
+        return await audit_shown(self.journal, since=since, limit=limit)
+
+    async def check_claim(self, target: str | None) -> None:
+        """Refuse what is done to a target that somebody else has claimed.
+
+        Raises:
+            ClaimedError: somebody else has.
+        """
+        _, known = await read_claims(self.journal)
+        if target is None or not known:
+            return
+        now = time.monotonic()
+        claim = claim_on(known, target, (await self._labels()).get(target, {}), now)
+        if claim is not None and claim.entry.by != self.by:
+            raise refusal(claim, target, now)
+
+    @property
+    def _claiming(self) -> Claiming:
+        return Claiming(journal=self.journal, by=self.by, is_admin=self._role in {"", Role.ADMIN})
+
+    async def _labels(self) -> dict[str, dict[str, str]]:
+        """Give the labels of all targets that are known now, by name: of the site, and of agents that are here."""
+        known: dict[str, dict[str, str]] = {}
+        with contextlib.suppress(UnreachableError):
+            known = {target["name"]: target["labels"] for target in await self.ask("targets")}
+        for agent in await self.agents():
+            known[agent["name"]] = {**known.get(agent["name"], {}), **labels_of(agent)}
+        return known
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 

@@ -113,6 +113,12 @@ class LockedError(ConflictError):
     kind = "locked"
 
 
+class ClaimedError(ConflictError):
+    """Somebody else has claimed the target for a time."""
+
+    kind = "claimed"
+
+
 class NotRunningError(ConflictError):
     """There is nothing that runs and could be stopped or aborted."""
 

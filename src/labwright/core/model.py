@@ -201,6 +201,8 @@ class Run(Model):
     priority: int = 0
     key: str | None = None
     by: str = ""
+    role: str = ""
+    """That of the key with which somebody asked for it; empty for the lab's own credential, and for runs of runs."""
     state: RunState = RunState.PENDING
     cause: Cause
     parent: str | None = None
@@ -332,6 +334,28 @@ class FileEntry(Model):
     size: int | None = None
     sha256: str | None = None
     note: str | None = None
+
+
+class AgentStay(Model):
+    """One agent, from when it was seen to come to when it was seen to go.
+
+    With `is_found` the lab found it here when it began to look: `came_at` is that moment, or None where nothing is left
+    of it, and `since` says when its process began. `why` it is gone: `farewell`, `silent` (killed, frozen or cut off),
+    `replaced` by another of its name, or `unseen`: it went while no lab looked, and `gone_at` is when that was found.
+    """
+
+    agent: str
+    class_name: str = Field(default="", alias="class")
+    labels: dict[str, str] = Field(default_factory=dict)
+    host: str = ""
+    pid: int | None = None
+    version: str = ""
+    identity: str = ""
+    since: str | None = None
+    came_at: Instant | None = None
+    is_found: bool = False
+    gone_at: Instant | None = None
+    why: str | None = None
 
 
 def _text(value: object) -> str:

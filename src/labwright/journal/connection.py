@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import secrets
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,8 +25,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from labwright.core.errors import EngineError, UnreachableError
+from labwright.core.errors import EngineError, LabwrightError, NotAllowedError, UnreachableError, UsageError
 from labwright.core.logs import get_logger
+from labwright.journal.key_file import KeyFile
+from labwright.journal.session_fold import encoded
 
 OLDEST_SERVER = (2, 12)
 LEAST_PAYLOAD = 1_000_000
@@ -32,6 +36,9 @@ RETRY_S = 0.1
 LOOK_S = 1.0
 REQUEST_TIMEOUT_S = 5.0
 NO_RESPONDERS = "503"
+INBOX = "_INBOX."
+API = "$JS.API."
+VIOLATION = re.compile('permissions violation for publish to "([^"]*)"', re.IGNORECASE)
 
 Answer = TypeVar("Answer")
 
@@ -52,13 +59,22 @@ class NoResponderError(UnreachableError):
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where a server is and how to log in; `server_name` is what an embedded server must call itself."""
+    """Where a server is and how to log in; `server_name` is what an embedded server must call itself.
+
+    `identity` is the sender as whom the holder of a key speaks, such as `operator=ada`; empty for the lab's own
+    credential. `ca` is the certificate, as PEM text, by which a server is known that speaks TLS; one that stands on
+    this machine (`is_here`) need not have the name by which it is reached.
+    """
 
     url: str
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     credentials: str = ""
     server_name: str = ""
+    identity: str = ""
+    seed: str = field(default="", repr=False)
+    ca: str = field(default="", repr=False)
+    is_here: bool = False
 
     @property
     def place(self) -> str:
@@ -74,13 +90,46 @@ class Address:
         """
         try:
             fields = json.loads(path.read_text())
-            names = ("url", "user", "password", "server_name")
-            return cls(**{name: str(fields.get(name, "")) for name in names})
+            names = ("url", "user", "password", "server_name", "ca")
+            return cls(**{name: str(fields.get(name, "")) for name in names}, is_here=True)
         except (OSError, ValueError) as error:
             message = f"no lab is known at {path.parent}"
             raise UnreachableError(
                 message, because=f"{path.name}: {error}", cure="start one: labwright serve"
             ) from error
+
+    @classmethod
+    def of(cls, url: str, credentials: Path | None) -> Self:
+        """Give the address of a server that is reached by credentials: a key file, or what NATS's own tools make.
+
+        Raises:
+            UsageError: the key file is not valid, or tells no url where none is given.
+        """
+        key = None if credentials is None else KeyFile.read(credentials)
+        if key is None:
+            return cls(url=url, credentials=str(credentials or ""))
+        if not url and not key.url:
+            raise UsageError(
+                f"the key file {credentials} does not tell where the lab is", cure="name its NATS: LABWRIGHT_URL"
+            )
+        return cls(url=url or key.url, identity=key.sender, seed=key.seed, ca=key.ca)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Give what a connection by TLS is made with; None where the url does not ask for TLS."""
+        if not self.url.startswith("tls://"):
+            return None
+        context = ssl.create_default_context(cadata=self.ca or None)
+        context.check_hostname = not self.is_here
+        return context
+
+
+def is_inbox(reply: str) -> bool:
+    """Tell whether a reply goes to an inbox.
+
+    Whoever asks chooses where the reply goes, and it is sent with the rights of who answers: to any other subject it
+    would be a word of theirs.
+    """
+    return reply.startswith(INBOX) and not any(letter in reply for letter in "*> \t\r\n")
 
 
 class Channel:
@@ -88,13 +137,14 @@ class Channel:
 
     def __init__(self, reply: str) -> None:
         self.reply = reply
-        self.queue: asyncio.Queue[Msg | None] = asyncio.Queue()
+        self.queue: asyncio.Queue[Msg | LabwrightError | None] = asyncio.Queue()
 
     async def next(self, timeout_s: float) -> Msg:
         """Take the next message.
 
         Raises:
             ConnectionLostError: the connection broke; what was under way will not come.
+            NotAllowedError: the server did not take what was asked with this identity.
             TimeoutError: nothing came in that many seconds.
         """
         async with asyncio.timeout(timeout_s):
@@ -102,6 +152,8 @@ class Channel:
         if message is None:
             text = "the connection to the journal was lost"
             raise ConnectionLostError(text)
+        if isinstance(message, LabwrightError):
+            raise message
         return message
 
 
@@ -112,6 +164,8 @@ class Connection:
         self, locate: Callable[[], Address], *, name: str = "labwright", patience_s: float | None = None
     ) -> None:
         self.generation = 0
+        self.identity = ""
+        """As whom this connection speaks, such as `operator=ada`; empty for the lab's own credential."""
         self._locate = locate
         self._name = name
         self._patience_s = patience_s
@@ -119,6 +173,8 @@ class Connection:
         self._prefix = ""
         self._count = 0
         self._answers: dict[str, asyncio.Future[Msg]] = {}
+        self._asked: dict[str, str] = {}
+        """What was asked with which token, where an identity may be refused by the server."""
         self._channels: dict[str, Channel] = {}
         self._listeners: dict[int, tuple[str, str, Callable[[Msg], Awaitable[None]]]] = {}
         self._subscriptions: dict[int, Subscription] = {}
@@ -189,6 +245,10 @@ class Connection:
         if client is None or not self._up.is_set():
             text = "not connected to the journal"
             raise ConnectionLostError(text)
+        if self.identity and subject.startswith(API):  # whoever serves the lab passes it on
+            subject = f"read.{encoded(self.identity)}.{subject.removeprefix(API)}"
+        if self.identity and reply:
+            self._asked[reply.rpartition(".")[2]] = subject
         try:
             await heeding(client.publish(subject, payload, reply=reply, headers=headers))
         except (nats.errors.Error, OSError, AttributeError) as error:
@@ -207,6 +267,7 @@ class Connection:
 
         Raises:
             ConnectionLostError: the connection broke before the answer came.
+            NotAllowedError: this identity may not ask that.
             NoResponderError: nobody listens there.
             TimeoutError: no answer came in time.
         """
@@ -219,6 +280,7 @@ class Connection:
                 message = await answer
         finally:
             self._answers.pop(token, None)
+            self._asked.pop(token, None)
         if not message.data and message.headers and message.headers.get("Status") == NO_RESPONDERS:
             text = f"nobody answers on {subject}"
             raise NoResponderError(text, cure="start the lab: labwright serve")
@@ -234,6 +296,7 @@ class Connection:
             yield channel
         finally:
             self._channels.pop(token, None)
+            self._asked.pop(token, None)
 
     @contextlib.asynccontextmanager
     async def delivery(self) -> AsyncGenerator[Channel]:
@@ -260,6 +323,7 @@ class Connection:
             yield channel
         finally:
             self._channels.pop(token, None)
+            self._asked.pop(token, None)
             with contextlib.suppress(nats.errors.Error, OSError):
                 await heeding(subscription.unsubscribe())
 
@@ -311,7 +375,7 @@ class Connection:
             lost = asyncio.Event()
             try:
                 client = await self._connect_once(lost)
-            except EngineError as error:  # what answers now is no server for us; at the start nobody waits in vain
+            except (EngineError, UsageError) as error:  # no server for us, or no key; at the start nobody waits in vain
                 if not self.generation:
                     raise
                 log.error("not connected", because=f"{error.message}: {error.because}")  # noqa: TRY400 - said, not traced
@@ -337,9 +401,12 @@ class Connection:
     async def _connect_once(self, lost: asyncio.Event) -> Client | None:
         client = _Client()
         try:
-            await heeding(client.connect(**self._options(self._locate(), lost)))
+            address = self._locate()
+            await heeding(client.connect(**self._options(address, lost)))
             check_server(client)
-            self._prefix = f"_INBOX.{secrets.token_hex(11)}"
+            self.identity = address.identity
+            own = f"{encoded(address.identity)}." if address.identity else ""
+            self._prefix = f"{INBOX}{own}{secrets.token_hex(11)}"
             inbox = client.subscribe(f"{self._prefix}.*", cb=self._sort, pending_msgs_limit=0, pending_bytes_limit=0)  # pyright: ignore[reportUnknownMemberType]
             await heeding(inbox)
             self._subscriptions.clear()
@@ -359,6 +426,8 @@ class Connection:
 
         async def noted(error: Exception) -> None:
             log.debug("connection error", because=str(error) or type(error).__name__)
+            if (violation := VIOLATION.search(str(error))) is not None:
+                self._refuse(violation[1])
 
         options: dict[str, Any] = {
             "servers": [address.url],
@@ -378,7 +447,27 @@ class Connection:
             options |= {"user": address.user, "password": address.password}
         if address.credentials:
             options["user_credentials"] = address.credentials
+        if address.seed:
+            options["nkeys_seed_str"] = address.seed
+        if (context := address.tls()) is not None:
+            options["tls"] = context
         return options
+
+    def _refuse(self, subject: str) -> None:
+        """Have whoever waits for an answer from a subject know that this identity may not speak there."""
+        for token, asked in list(self._asked.items()):
+            if asked.lower() != subject.lower():  # the client tells it in small letters
+                continue
+            error = NotAllowedError(
+                f"{self.identity} may not do that",
+                because=f"this identity may not speak on {asked}",
+                cure="ask an admin of the lab: labwright user list",
+            )
+            answer, channel = self._answers.get(token), self._channels.get(token)
+            if answer is not None and not answer.done():
+                answer.set_exception(error)
+            elif channel is not None:
+                channel.queue.put_nowait(error)
 
     async def _sort(self, message: Msg) -> None:
         token = message.subject.rpartition(".")[2]
@@ -396,6 +485,7 @@ class Connection:
             if not answer.done():
                 text = "the connection to the journal was lost"
                 answer.set_exception(ConnectionLostError(text))
+        self._asked.clear()
         for channel in list(self._channels.values()):
             channel.queue.put_nowait(None)
 

@@ -63,6 +63,7 @@ def _requested(run_id: str, record: Requested) -> Run:
         priority=record.priority,
         key=record.key,
         by=record.by,
+        role=record.role,
         cause=record.cause,
         parent=record.parent,
         requested_at=record.at,

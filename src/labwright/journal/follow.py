@@ -36,13 +36,30 @@ class Message:
     stored_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Pull:
+    """One request for messages: at most how many, and how long the server waits for them."""
+
+    most: int
+    wait_s: float
+
+    def encoded(self) -> bytes:
+        return json.dumps({"batch": self.most, "expires": int(self.wait_s * 1e9), "max_bytes": PULL_BYTES}).encode()
+
+
+WHAT_COMES = _Pull(PULL_BATCH, PULL_EXPIRES_S)
+FIRST_TO_COME = _Pull(1, PULL_EXPIRES_S)
+ALL_THERE = _Pull(PULL_BATCH, 0.002)
+
+
 async def follow(
-    connection: Connection, stream: str, subjects: Sequence[str], *, after: int
+    connection: Connection, stream: str, subjects: Sequence[str], *, after: int, gather_s: float = 0.0
 ) -> AsyncIterator[list[Message]]:
     """Give, for ever, batches of what the stream holds behind a sequence: each once, in order, none left out.
 
     An empty batch tells that everything written so far has been given. A stream that was made anew, as one in memory is
-    after a restart of the server, is given from its beginning.
+    after a restart of the server, is given from its beginning. With `gather_s` what comes within that time is given
+    together: where thousands come each second, each alone would cost the server and the follower a wake-up.
     """
     created: str | None = None
     while True:
@@ -52,7 +69,7 @@ async def follow(
                 after = 0
             created = info
             async with connection.delivery() as channel:
-                async for batch in _consume(connection, channel, stream, subjects, after):
+                async for batch in _consume(connection, channel, stream, subjects, after, gather_s):
                     if batch:
                         after = batch[-1].seq
                     yield batch
@@ -61,17 +78,17 @@ async def follow(
             await asyncio.sleep(0.05)
 
 
-async def _consume(  # noqa: C901 - one loop: pull, check, give, look whether more is there
-    connection: Connection, channel: Channel, stream: str, subjects: Sequence[str], after: int
+async def _consume(  # noqa: C901, PLR0917 - one loop: pull, check, give, look whether more is there
+    connection: Connection, channel: Channel, stream: str, subjects: Sequence[str], after: int, gather_s: float
 ) -> AsyncIterator[list[Message]]:
     """Pull from a consumer made here until it breaks, which ends the iteration."""
     name = f"follow_{secrets.token_hex(8)}"
     await _make_consumer(connection, name, stream, subjects, after)
-    pull = json.dumps({"batch": PULL_BATCH, "expires": int(PULL_EXPIRES_S * 1e9), "max_bytes": PULL_BYTES}).encode()
+    pull = ALL_THERE if gather_s else WHAT_COMES
     given = 0
     caught_up = False
     while True:
-        await connection.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", pull, reply=channel.reply)
+        await connection.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", pull.encoded(), reply=channel.reply)
         received = 0
         ended = False
         while not ended:
@@ -87,19 +104,29 @@ async def _consume(  # noqa: C901 - one loop: pull, check, give, look whether mo
                 given = number
                 batch.append(Message(seq, raw.subject, raw.data, raw.headers or {}, stored_ns))
             received += len(batch)
-            ended = ended or received >= PULL_BATCH
+            ended = ended or received >= pull.most
             if batch:
                 yield batch
                 if pending == 0 and not caught_up:
                     caught_up = True
                     yield []
-        if received == 0:
+        if received == 0 and not (pull is ALL_THERE and caught_up):
             behind = await _pending(connection, name, stream, given)
             if behind is None:
                 return
             if behind == 0 and not caught_up:
                 caught_up = True
                 yield []
+        if gather_s:
+            pull = await _after(pull, received, gather_s)
+
+
+async def _after(pull: _Pull, received: int, gather_s: float) -> _Pull:
+    """Give the pull after this one: where something has come, wait for more to come and take it all."""
+    if pull is FIRST_TO_COME and received:
+        await asyncio.sleep(gather_s)
+        return ALL_THERE
+    return ALL_THERE if received >= PULL_BATCH else FIRST_TO_COME
 
 
 async def _take(channel: Channel) -> list[Msg]:

@@ -32,7 +32,18 @@ READ_BATCH = 256
 READ_BYTES = 8 * 1024 * 1024
 READ_TIMEOUT_S = 5.0
 DAY_S = 86_400
-SUBJECTS = ("event.>", "run.>", "dispatch.>", "schedule.>", "session.>", "audit.>", "pool.>", "file.>")
+SUBJECTS = (
+    "event.>",
+    "run.>",
+    "dispatch.>",
+    "schedule.>",
+    "session.>",
+    "audit.>",
+    "pool.>",
+    "file.>",
+    "agent.>",
+    "claim.>",
+)
 
 
 @dataclass(frozen=True, slots=True)

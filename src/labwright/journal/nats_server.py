@@ -23,6 +23,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import nats.errors
@@ -108,13 +109,52 @@ def _version(path: Path) -> tuple[int, int, int]:
     return major, minor, patch
 
 
-class EmbeddedServer:
-    """The nats-server of a state folder; `tied` makes it end with this process, whatever happens to it."""
+@dataclass(frozen=True, kw_only=True)
+class Listen:
+    """Where else than on loopback the server listens, and the files by which it proves who it is.
 
-    def __init__(self, state_dir: Path, *, tied: bool = False, environ: Mapping[str, str] | None = None) -> None:
+    `ca` is the file of the certificate by which clients know it; by default its own.
+    """
+
+    host: str
+    port: int
+    cert: Path
+    key: Path
+    ca: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine reach it."""
+        host = {"0.0.0.0": HOST, "::": "[::1]"}.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)  # noqa: S104 - compared, not bound
+        return f"tls://{host}:{self.port}"
+
+    @property
+    def known_by(self) -> str:
+        """The certificate by which clients know it, as PEM text."""
+        return (self.ca or self.cert).read_text()
+
+
+class EmbeddedServer:
+    """The nats-server of a state folder; `tied` makes it end with this process, whatever happens to it.
+
+    `identities.conf` there holds who else may connect, as entries of NATS's list of users; `reload` takes it up.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        tied: bool = False,
+        environ: Mapping[str, str] | None = None,
+        listen: Listen | None = None,
+    ) -> None:
         self.state_dir = state_dir
         self.connection_file = state_dir / "connection.json"
+        self.identities_file = state_dir / "identities.conf"
+        self.log_file = state_dir / "nats.log"
         self.adopted = False
+        self._listen = listen
+        self._users_file = state_dir / "users.conf"
         self._lock_file = state_dir / "nats.lock"
         self._pid_file = state_dir / "nats.pid"
         self._tied = tied
@@ -174,6 +214,16 @@ class EmbeddedServer:
             return None
         return pid if str(self._config_file) in command else None
 
+    def reload(self) -> bool:
+        """Have a running server take up who may connect; tells whether one runs."""
+        with contextlib.suppress(UnreachableError):
+            self._write_users(Address.read(self.connection_file))
+        pid = self.pid()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGHUP)
+        return pid is not None
+
     async def restart(self) -> None:
         """End the server so that `keep` starts it again, as after a full disk."""
         await self._end_server()
@@ -220,6 +270,7 @@ class EmbeddedServer:
                 because = str(error) or type(error).__name__
             else:
                 if name == address.server_name:
+                    self._check_place(address)
                     self.adopted = True
                     return address
                 because = f"the server at {address.url} calls itself {name!r}"
@@ -235,6 +286,15 @@ class EmbeddedServer:
             because=f"{because}; holder: {_holder(self._lock_file) or 'unknown'}",
             cure="labwright serve --stop, or end that process; then start again; nothing was killed",
         )
+
+    def _check_place(self, address: Address) -> None:
+        """Refuse a server that listens elsewhere than it is to: it would have to be restarted under its clients."""
+        is_open = address.url.startswith("tls://")
+        if (self._listen.url if self._listen else "") == (address.url if is_open else ""):
+            return
+        message = f"the nats-server that runs here listens at {address.place}"
+        wanted = f"it is to listen at {self._listen.url}" if self._listen else "it is to listen on loopback alone"
+        raise EngineError(message, because=wanted, cure="labwright serve --stop, then start again")
 
     async def _launch(self, lock: int) -> Address:
         binary, version = find_binary(self._environ)
@@ -301,7 +361,7 @@ class EmbeddedServer:
 
     def _last_log(self) -> str:
         with contextlib.suppress(OSError):
-            lines = (self.state_dir / "nats.log").read_text(errors="replace").splitlines()
+            lines = self.log_file.read_text(errors="replace").splitlines()
             return " / ".join(lines[-3:])
         return "it wrote no log"
 
@@ -334,40 +394,57 @@ class EmbeddedServer:
             old_port = int(old.url.rpartition(":")[2])
             port = old_port if _is_free(old_port) else port
         name = f"labwright-{secrets.token_hex(8)}"
-        address = Address(url=f"nats://{HOST}:{port}", user="labwright", password=password, server_name=name)
-        write_private(
-            self.connection_file,
-            json.dumps({"url": address.url, "user": address.user, "password": password, "server_name": name}),
+        listen = self._listen
+        address = Address(
+            url=listen.url if listen else f"nats://{HOST}:{port}",
+            user="labwright",
+            password=password,
+            server_name=name,
+            ca=listen.known_by if listen else "",
+            is_here=True,
         )
-        write_private(self._config_file, self._config_text(port, password, name))
+        fields = {"url": address.url, "user": address.user, "password": password, "server_name": name}
+        write_private(self.connection_file, json.dumps({**fields, **({"ca": address.ca} if address.ca else {})}))
+        self._write_users(address)
+        write_private(self._config_file, self._config_text(listen.port if listen else port, name))
         return address
 
-    def _config_text(self, port: int, password: str, name: str) -> str:
-        space = shutil.disk_usage(self.state_dir).total
+    def _write_users(self, address: Address) -> None:
+        """Write who may connect: the lab's own processes, and the identities that were added."""
+        identities = self.identities_file.read_text() if self.identities_file.exists() else ""
+        own = f"  {{user: {_text(address.user)}, password: {_text(address.password)}}}"
+        write_private(self._users_file, f"users: [\n{own}\n{identities}]\n")
 
-        def text(value: object) -> str:
-            return json.dumps(str(value), ensure_ascii=False)
+    def _config_text(self, port: int, name: str) -> str:
+        space = shutil.disk_usage(self.state_dir).total
+        listen = self._listen
 
         return "\n".join(
             (
                 f"server_name: {name}",
-                f"host: {HOST}",
+                f"host: {_text(listen.host if listen else HOST)}",
                 f"port: {port}",
-                f"pid_file: {text(self._pid_file)}",
-                f"log_file: {text(self.state_dir / 'nats.log')}",
+                f"pid_file: {_text(self._pid_file)}",
+                f"log_file: {_text(self.log_file)}",
                 "logfile_size_limit: 10MB",
                 "logfile_max_num: 3",
                 "max_payload: 1MB",
                 'write_deadline: "10s"',
-                f"authorization {{ user: labwright, password: {text(password)} }}",
+                f"authorization {{ include {_text(self._users_file.name)} }}",
+                *([f"tls {{ cert_file: {_text(listen.cert)}, key_file: {_text(listen.key)} }}"] if listen else []),
                 "jetstream {",
-                f"  store_dir: {text(self.state_dir / 'journal')}",
+                f"  store_dir: {_text(self.state_dir / 'journal')}",
                 "  sync_interval: always",
                 f"  max_file_store: {space}",
                 "}",
                 "",
             )
         )
+
+
+def _text(value: object) -> str:
+    """Write a value as a text of NATS's configuration."""
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -398,6 +475,7 @@ async def server_name(address: Address) -> str:
             reconnect_time_wait=0,
             connect_timeout=2,
             error_cb=quiet,
+            tls=address.tls(),
         )
         return str(client._server_info.get("server_name", ""))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nats-py has no public name for it
     finally:

@@ -31,35 +31,41 @@ from labwright.journal.journal import EXPECTED, Journal
 STREAM = "PRESENCE"
 REFRESH_S = 1.0
 TTL_S = 2
+TTL = "Nats-TTL"
 MARKER_TTL_S = 60
 HOLD_S = 1.5
-MISSED_S = 2.5 * TTL_S
+MISSED_TTLS = 2.5
+GATHER_S = 0.1
+LOOK_S = 0.5
 REQUEST_S = 1.5
 OWNER = "owner"
 """The field that tells who holds a name, so that a holder whose acknowledgement was lost recognises itself."""
 
 
 class HeldError(LabwrightError):
-    """Somebody else holds that name."""
+    """Somebody else holds that name: `holder` is what it says of itself; unless said again it expires in `ttl_s`."""
 
     kind = "held"
 
-    def __init__(self, subject: str, holder: Mapping[str, Any]) -> None:
+    def __init__(self, subject: str, holder: Mapping[str, Any], *, seq: int = 0, ttl_s: int = TTL_S) -> None:
         super().__init__(
             f"{subject.partition('.')[2]} is held by another",
             because=f"holder: {json.dumps(dict(holder))}",
             cure="use another name, or end the holder first",
         )
         self.holder = holder
+        self.seq = seq
+        self.ttl_s = ttl_s
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of one name; `body` is None once its owner is gone."""
+    """What is known of one name; `body` is None once its owner is gone, and then it may have said farewell."""
 
     kind: str
     name: str
     body: dict[str, Any] | None
+    said_farewell: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,14 @@ def start_of(pid: int) -> str | None:
 
 
 async def ensure_presence(journal: Journal) -> None:
-    """Make the stream of presence, which a restarted server has forgotten."""
+    """Make the stream of presence, which a restarted server has forgotten.
+
+    Raises:
+        UnreachableError: it is not there, and an identity of this connection may not make it; `serve` does.
+    """
+    if journal.connection.identity:
+        message = "nobody can be announced yet"
+        raise UnreachableError(message, because="the stream of presence is not there", cure="labwright serve")
     await journal.ensure_stream(
         {
             "name": STREAM,
@@ -135,64 +148,78 @@ async def ensure_presence(journal: Journal) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """What was said last under a name: its place, what it says (None: nobody is here), and for how long it counts."""
+
+    seq: int = 0
+    body: dict[str, Any] | None = None
+    ttl_s: int = TTL_S
+
+
 class Presence:
     """One name, held and refreshed by this process."""
 
     def __init__(self, journal: Journal, kind: str, name: str, describe: Callable[[], Mapping[str, Any]]) -> None:
         self.subject = f"presence.{kind}.{name}"
         self.acknowledged = 0.0
+        self.seq = 0
+        """The place of its newest word among those of everybody; zero where it has no name."""
         self._journal = journal
         self._describe = describe
         self._owner = new_id("own")
-        self._seq = 0
 
-    async def announce(self) -> None:
-        """Take the name.
+    async def announce(self, *, ttl_s: int = TTL_S, instead_of: HeldError | None = None) -> None:
+        """Take the name; `instead_of` is a holder who is known to have died, and who must not have spoken since.
 
         Raises:
             HeldError: somebody else has it.
             UnreachableError, TimeoutError: the server does not answer.
         """
-        seq, body = await self._last()
-        if body is not None and body.get(OWNER) != self._owner:
-            raise HeldError(self.subject, body)
-        if not await self._try(self._said(), seq):
-            _, holder = await self._last()
-            raise HeldError(self.subject, holder or {})
+        while True:
+            last = await self._last()
+            is_free = last.body is None or last.body.get(OWNER) == self._owner
+            if not is_free and (instead_of is None or last.seq != instead_of.seq):
+                raise self._held(last)
+            if await self._try(self._said(), last.seq, ttl_s):  # else somebody has spoken meanwhile: see who
+                return
 
-    async def refresh(self) -> None:
+    async def refresh(self, *, ttl_s: int = TTL_S) -> None:
         """Say that this process is still here; announce anew where the server has forgotten it.
 
         Raises:
             HeldError: somebody else has taken the name.
             UnreachableError, TimeoutError: the server does not answer.
         """
-        if not self._seq or not await self._try(self._said(), self._seq):
-            self._seq = 0
-            await self.announce()
+        if not self.seq or not await self._try(self._said(), self.seq, ttl_s):
+            self.seq = 0
+            await self.announce(ttl_s=ttl_s)
 
     async def leave(self) -> None:
         """Say that this process is gone."""
-        if self._seq > 0:
+        if self.seq > 0:
             with contextlib.suppress(UnreachableError, TimeoutError, LabwrightError):
-                await self._try({"gone": True}, self._seq)
-            self._seq = 0
+                await self._try({"gone": True}, self.seq)
+            self.seq = 0
 
-    async def _last(self) -> tuple[int, dict[str, Any] | None]:
+    async def _last(self) -> _Last:
         answer = await self._journal.connection.request(
             f"$JS.API.DIRECT.GET.{STREAM}.{self.subject}", timeout_s=REQUEST_S
         )
         headers = answer.headers or {}
         if "Nats-Sequence" not in headers:
-            return 0, None
-        return int(headers["Nats-Sequence"]), _body(headers, answer.data)
+            return _Last()
+        return _Last(int(headers["Nats-Sequence"]), _body(headers, answer.data), _ttl_s(headers))
+
+    def _held(self, last: _Last) -> HeldError:
+        return HeldError(self.subject, last.body or {}, seq=last.seq, ttl_s=last.ttl_s)
 
     def _said(self) -> dict[str, Any]:
         return {**self._describe(), OWNER: self._owner}
 
-    async def _try(self, body: dict[str, Any], expected: int) -> bool:
+    async def _try(self, body: dict[str, Any], expected: int, ttl_s: int = TTL_S) -> bool:
         asked = time.monotonic()
-        headers = {EXPECTED: str(expected), "Nats-TTL": str(TTL_S)}
+        headers = {EXPECTED: str(expected), TTL: str(ttl_s)}
         data = json.dumps(body).encode()
         try:
             answer = await self._journal.connection.request(self.subject, data, headers=headers, timeout_s=REQUEST_S)
@@ -204,43 +231,71 @@ class Presence:
         result = json.loads(answer.data)
         if "error" in result:
             return False
-        self._seq = int(result["seq"])
+        self.seq = int(result["seq"])
         self.acknowledged = asked
         return True
 
 
-async def watch(connection: Connection, kind: str) -> AsyncIterator[Seen | None]:
+async def watch(connection: Connection, kind: str, *, only_changes: bool = False) -> AsyncIterator[Seen | None]:
     """Give, for ever, who is here and who has gone; None once everybody who is here now has been told.
 
     The server tells who has gone. Where it was itself away, and has forgotten everybody, whoever does not announce
-    himself anew within a while is gone too.
+    himself anew within a while is gone too. With `only_changes` a refresh that says nothing new is not given, and
+    costs next to nothing; a change is then told up to a tenth of a second later.
     """
-    heard: dict[str, float] = {}
+    known: dict[str, _Heard] = {}
     generation = 0
-    batches = aiter(follow(connection, STREAM, [f"presence.{kind}.>"], after=0))
+    looked = time.monotonic()
+    gather_s = GATHER_S if only_changes else 0.0
+    batches = aiter(follow(connection, STREAM, [f"presence.{kind}.>"], after=0, gather_s=gather_s))
     coming: asyncio.Future[list[Message]] | None = None
     try:
         while True:
             coming = coming or asyncio.ensure_future(anext(batches))
-            await asyncio.wait({coming}, timeout=TTL_S if heard else None)
+            await asyncio.wait({coming}, timeout=TTL_S if known else None)
             now = time.monotonic()
             if coming.done():
                 batch, coming = coming.result(), None
                 if not batch:  # new or newly connected: who was here may have been unable to say so
-                    heard, generation = dict.fromkeys(heard, now), connection.generation
+                    for heard in known.values():
+                        heard.until = now + heard.patience_s
+                    generation = connection.generation
                     yield None
                 for message in batch:
                     name = message.subject.split(".", 2)[2]
-                    body = _body(message.headers, message.data)
-                    heard.pop(name, None) if body is None else heard.update({name: now})
-                    yield Seen(kind, name, body)
-            if connection.is_connected and connection.generation == generation:
-                for name in [name for name, moment in heard.items() if now - moment > MISSED_S]:
-                    del heard[name]
+                    if _hear(known, name, message, now) or not only_changes:
+                        body = _body(message.headers, message.data)
+                        yield Seen(kind, name, body, said_farewell=body is None and bool(message.data))
+            if now - looked > LOOK_S and connection.is_connected and connection.generation == generation:
+                looked = now
+                for name in [name for name, heard in known.items() if now > heard.until]:
+                    del known[name]
                     yield Seen(kind, name, None)
     finally:
         if coming is not None:
             coming.cancel()
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What somebody who is here said last, and until when he is believed without saying it again."""
+
+    data: bytes
+    patience_s: float
+    until: float
+
+
+def _hear(known: dict[str, _Heard], name: str, message: Message, now: float) -> bool:
+    """Note what was said; tells whether it is something new."""
+    before = known.get(name)
+    if before is not None and before.data == message.data:
+        before.until = now + before.patience_s
+        return False
+    if _body(message.headers, message.data) is None:
+        return known.pop(name, None) is not None
+    patience_s = MISSED_TTLS * _ttl_s(message.headers)
+    known[name] = _Heard(message.data, patience_s, now + patience_s)
+    return True
 
 
 @contextlib.asynccontextmanager
@@ -281,6 +336,12 @@ async def lead(journal: Journal, role: str, identity: Mapping[str, Any]) -> Asyn
 def _left(presence: Presence) -> float:
     """Tell for how many seconds more an unacknowledged leader may go on."""
     return max(0.0, presence.acknowledged + HOLD_S - time.monotonic())
+
+
+def _ttl_s(headers: Mapping[str, str]) -> int:
+    """Tell for how many seconds what was said counts."""
+    said = headers.get(TTL, "")
+    return int(said) if re.fullmatch("[0-9]{1,4}", said) else TTL_S
 
 
 def _body(headers: Mapping[str, str], data: bytes) -> dict[str, Any] | None:

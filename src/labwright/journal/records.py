@@ -102,7 +102,10 @@ class Released(Record):
 
 
 class Requested(Record):
-    """A run was asked for; `content` recognises the same id with other content."""
+    """A run was asked for; `content` recognises the same id with other content.
+
+    `role` is that of the key with which it was asked for, empty for the lab's own credential, and for runs of runs.
+    """
 
     type: Literal["requested"] = "requested"
     task: str
@@ -113,6 +116,8 @@ class Requested(Record):
     not_after: Instant | None = None
     key: str | None = None
     by: str = ""
+    role: str = ""
+    origin: str = ""
     cause: Cause
     parent: str | None = None
     content: str = ""
@@ -264,7 +269,7 @@ class HandedOut(Record):
     items: tuple[HandOut, ...]
 
 
-# --- pool.<name>, audit.<...> ----------------------------------------------------------------------------------------
+# --- pool.<name>, audit.<...>, claim.all --------------------------------------------------------------------------
 
 
 class PoolChanged(Record):
@@ -285,12 +290,43 @@ class ClockStepped(Record):
 
 
 class Refused(Record):
-    """Somebody asked for something that was refused."""
+    """Somebody asked for something that was refused; `role` is proven, empty for the lab's own credential.
+
+    `agent` is the one that refused it, empty where the lab or nats-server did. `origin` is where it came from, as they
+    say themselves.
+    """
 
     type: Literal["refused"] = "refused"
     what: str
     by: str = ""
+    role: str = ""
+    origin: str = ""
+    agent: str = ""
     error: ErrorRecord
+
+
+class ClaimEntry(Model):
+    """One claim in force: for so many `seconds` since it was made or renewed, of which `left_s` were left."""
+
+    id: str
+    selector: str
+    by: str
+    since: Instant
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    left_s: Annotated[float, Field(allow_inf_nan=False)]
+    reason: str = ""
+
+
+class ClaimsChanged(Record):
+    """A claim was made, renewed, or given back (by its holder or an admin); `claims` are all that are in force then."""
+
+    type: Literal["claims_changed"] = "claims_changed"
+    did: Literal["claimed", "renewed", "released"]
+    claim: str
+    selector: str = ""
+    by: str = ""
+    reason: str = ""
+    claims: tuple[ClaimEntry, ...] = ()
 
 
 # --- session.<agent>.<id> --------------------------------------------------------------------------------------------
@@ -299,7 +335,8 @@ class Refused(Record):
 class SessionStarted(Record):
     """An agent began a session; `content` recognises the same id with other parameters.
 
-    `token` is that of the run's attempt that asked for it, zero where no run did.
+    `token` is that of the run's attempt that asked for it, zero where no run did. `origin` is host and process of who
+    asked, as they say themselves.
     """
 
     type: Literal["session_started"] = "session_started"
@@ -312,6 +349,7 @@ class SessionStarted(Record):
     step: str | None = None
     token: int = 0
     by: str = ""
+    origin: str = ""
     content: str = ""
 
 
@@ -355,6 +393,35 @@ class FileRegistered(Record):
     file: FileEntry
 
 
+# --- agent.<name> ----------------------------------------------------------------------------------------------------
+
+
+class AgentCame(Record):
+    """An agent was seen to come, or (`is_found`) was here already when a lab began to look.
+
+    `owner` is what one stay of one process is recognised by; `since` is when the process began, as it says.
+    """
+
+    type: Literal["agent_came"] = "agent_came"
+    owner: str
+    class_name: str = Field(default="", alias="class")
+    labels: dict[str, str] = Field(default_factory=dict)
+    host: str = ""
+    pid: int | None = None
+    version: str = ""
+    identity: str = ""
+    since: str | None = None
+    is_found: bool = False
+
+
+class AgentGone(Record):
+    """An agent said farewell, fell silent, was replaced by another of its name, or went while no lab looked."""
+
+    type: Literal["agent_gone"] = "agent_gone"
+    owner: str = ""
+    why: Literal["farewell", "silent", "replaced", "unseen"]
+
+
 AnyRecord = (
     Received
     | Decided
@@ -377,11 +444,14 @@ AnyRecord = (
     | PoolChanged
     | ClockStepped
     | Refused
+    | ClaimsChanged
     | SessionStarted
     | SessionChanged
     | SessionAdopted
     | SessionEnded
     | FileRegistered
+    | AgentCame
+    | AgentGone
 )
 
 _ADAPTER: TypeAdapter[Record] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="type")])

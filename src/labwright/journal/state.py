@@ -26,7 +26,8 @@ from labwright.journal.records import (
     Released,
     SetAside,
 )
-from labwright.journal.session_fold import apply_session
+from labwright.journal.session_fold import apply_session, decoded
+from labwright.journal.stay_fold import StayEntry, apply_stay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +97,12 @@ class Changes:
     pools: dict[str, str] = field(default_factory=dict[str, str])
     sessions: dict[str, SessionEntry] = field(default_factory=dict[str, SessionEntry])
     files: dict[str, FileSeen] = field(default_factory=dict[str, FileSeen])
+    stays: dict[int, StayEntry] = field(default_factory=dict[int, StayEntry])
 
     @property
     def size(self) -> int:
         """Tell how many things have changed, save the few small ones."""
-        return len(self.runs) + len(self.events) + len(self.sessions) + len(self.files)
+        return len(self.runs) + len(self.events) + len(self.sessions) + len(self.files) + len(self.stays)
 
 
 class Recall(Protocol):
@@ -133,29 +135,22 @@ class Present:
     hand_outs: dict[str, tuple[int, HandOut]] = field(default_factory=dict[str, tuple[int, HandOut]])
     pools: dict[str, str] = field(default_factory=dict[str, str])
     sessions: dict[str, SessionEntry] = field(default_factory=dict[str, SessionEntry])
+    stays: dict[str, StayEntry] = field(default_factory=dict[str, StayEntry])
+    """The newest stay of every agent that is known, by its name."""
     seq: int = 0
     _awaited: dict[str, str] = field(default_factory=dict[str, str])
 
     def take(self, entries: Iterable[Entry]) -> Changes:
         """Fold a batch, and tell what it has changed."""
         changes = Changes()
+        takers = {
+            "run": self._take_run,
+            "event": self._take_event,
+            "session": self._take_session,
+            "agent": self._take_stay,
+        }
         for entry in entries:
-            kind = entry.subject.partition(".")[0]
-            if kind == "run":
-                self._take_run(entry, changes)
-            elif kind == "event":
-                self._take_event(entry, changes)
-            elif kind == "session":
-                self._take_session(entry, changes)
-            elif isinstance(entry.record, FileRegistered):
-                self._take_file(entry, entry.record.file, changes)
-            elif isinstance(entry.record, HandedOut):
-                for item in entry.record.items:
-                    if item.run not in self.runs:  # it has ended meanwhile
-                        continue
-                    self.hand_outs[item.run] = changes.hand_outs[item.run] = (entry.seq, item)
-            elif isinstance(entry.record, PoolChanged):
-                self.pools[entry.record.pool] = changes.pools[entry.record.pool] = entry.record.state
+            takers.get(entry.subject.partition(".")[0], self._take_other)(entry, changes)
             self.seq = changes.seq = entry.seq
         return changes
 
@@ -171,12 +166,22 @@ class Present:
 
     def clear(self) -> None:
         """Forget everything."""
-        for known in (self.runs, self.events, self.hand_outs, self.pools, self.sessions, self._awaited):
+        for known in (self.runs, self.events, self.hand_outs, self.pools, self.sessions, self.stays, self._awaited):
             known.clear()
         self.seq = 0
 
     def _find_run(self, run_id: str) -> RunEntry | None:
         return self.runs.get(run_id) or self.recall.run(run_id)
+
+    def _take_other(self, entry: Entry, changes: Changes) -> None:
+        if isinstance(entry.record, FileRegistered):
+            self._take_file(entry, entry.record.file, changes)
+        elif isinstance(entry.record, HandedOut):
+            for item in entry.record.items:
+                if item.run in self.runs:  # else it has ended meanwhile
+                    self.hand_outs[item.run] = changes.hand_outs[item.run] = (entry.seq, item)
+        elif isinstance(entry.record, PoolChanged):
+            self.pools[entry.record.pool] = changes.pools[entry.record.pool] = entry.record.state
 
     def _take_run(self, entry: Entry, changes: Changes) -> None:
         run_id = entry.key
@@ -210,6 +215,12 @@ class Present:
             self.sessions.pop(key, None)
         else:
             self.sessions[key] = new
+
+    def _take_stay(self, entry: Entry, changes: Changes) -> None:
+        agent = decoded(entry.subject.partition(".")[2])
+        new = apply_stay(self.stays.get(agent), entry.record, subject=entry.subject, seq=entry.seq)
+        if new is not None:
+            self.stays[agent] = changes.stays[new.first_seq] = new
 
     def _take_file(self, entry: Entry, file: FileEntry, changes: Changes) -> None:
         known = changes.files.get(file.id) or self.recall.file(file.id)

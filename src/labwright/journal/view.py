@@ -20,6 +20,7 @@ from labwright.core.logs import get_logger
 from labwright.core.model import FileEntry, Run
 from labwright.journal.records import HandOut
 from labwright.journal.state import Changes, EventEntry, FileSeen, RunEntry, SessionEntry
+from labwright.journal.stay_fold import StayEntry
 from labwright.journal.view_rows import (
     EVENTS,
     FILE_FILTERS,
@@ -27,6 +28,8 @@ from labwright.journal.view_rows import (
     RUN_FILTERS,
     RUNS,
     SESSIONS,
+    STAY_FILTERS,
+    STAYS,
     Where,
     event_entry,
     event_row,
@@ -37,9 +40,11 @@ from labwright.journal.view_rows import (
     session_entry,
     session_filters,
     session_row,
+    stay_entry,
+    stay_row,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PAGE = 50
 WRITE_AGAIN_S = 1.0
 LARGEST_PAGE = 1000
@@ -84,7 +89,7 @@ class View:
 
     def _clear(self) -> None:
         with self._transaction() as writer:
-            for table in ("runs", "events", "hand_outs", "pools", "sessions", "files", "meta"):
+            for table in ("runs", "events", "hand_outs", "pools", "sessions", "files", "stays", "meta"):
                 writer.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
 
     def _open(self) -> sqlite3.Connection:
@@ -176,6 +181,10 @@ class View:
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [file_row(entry) for entry in changes.files.values()],
             )
+            writer.executemany(
+                "INSERT OR REPLACE INTO stays VALUES (?, ?, ?, ?, ?, ?)",
+                [stay_row(entry) for entry in changes.stays.values()],
+            )
             writer.execute("INSERT OR REPLACE INTO meta VALUES ('seq', ?)", (str(changes.seq),))
 
     @contextmanager
@@ -203,6 +212,11 @@ class View:
     def open_sessions(self) -> list[SessionEntry]:
         """Give every session that has not ended."""
         return [session_entry(row) for row in self._reader.execute(f"{SESSIONS} WHERE is_open = 1")]
+
+    def newest_stays(self) -> list[StayEntry]:
+        """Give the newest stay of every agent that was ever seen."""
+        newest = "WHERE first_seq IN (SELECT max(first_seq) FROM stays GROUP BY agent)"
+        return [stay_entry(row) for row in self._reader.execute(f"{STAYS} {newest}")]
 
     def hand_outs(self) -> dict[str, tuple[int, HandOut]]:
         """Give the newest hand-out of every open run."""
@@ -239,7 +253,8 @@ class View:
     ) -> tuple[list[Run], str | None]:
         """Give a page of runs, newest first, and where the next one starts.
 
-        Filters: `state` (one or several, by comma), `task`, `target`, `cause`, `parent`, `since` (RFC 3339).
+        Filters: `state` (one or several, by comma), `task`, `target`, `cause`, `tree` (caused by that, also through
+        other runs), `parent`, `since` (RFC 3339).
 
         Raises:
             UsageError: an unknown filter, state or cursor.
@@ -324,6 +339,18 @@ class View:
         """
         entries, after = self._page(FILES, FILE_FILTERS.conditions(filters), limit, cursor, file_seen)
         return [entry.file for entry in entries], after
+
+    def stays(
+        self, filters: Mapping[str, Any], *, limit: int = PAGE, cursor: str | None = None
+    ) -> tuple[list[StayEntry], str | None]:
+        """Give a page of the stays of agents, newest first, and where the next one starts.
+
+        Filters: `agent`, and `since` (RFC 3339): those that lasted at that moment or began after it.
+
+        Raises:
+            UsageError: an unknown filter or cursor.
+        """
+        return self._page(STAYS, STAY_FILTERS.conditions(filters), limit, cursor, stay_entry)
 
 
 def count_open(path: Path) -> int:

@@ -69,6 +69,17 @@ CREATE INDEX IF NOT EXISTS sessions_by_operation ON sessions (operation, first_s
 CREATE INDEX IF NOT EXISTS sessions_by_run ON sessions (run, first_seq) WHERE run IS NOT NULL;
 CREATE INDEX IF NOT EXISTS sessions_open ON sessions (is_open) WHERE is_open = 1;
 
+CREATE TABLE IF NOT EXISTS stays (
+    first_seq INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    agent TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    gone_at TEXT,
+    body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS stays_by_agent ON stays (agent, first_seq);
+CREATE INDEX IF NOT EXISTS stays_by_end ON stays (gone_at);
+
 CREATE TABLE IF NOT EXISTS files (
     id TEXT PRIMARY KEY,
     first_seq INTEGER NOT NULL,

@@ -12,14 +12,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from labwright.core.errors import UsageError
-from labwright.core.model import ErrorRecord, Event, FileEntry, Run, RunState, SessionSnapshot, SessionState
+from labwright.core.model import AgentStay, ErrorRecord, Event, FileEntry, Run, RunState, SessionSnapshot, SessionState
 from labwright.journal.records import PlannedRunRecord
 from labwright.journal.state import EventEntry, FileSeen, RunEntry, SessionEntry
+from labwright.journal.stay_fold import StayEntry
 
 RUNS = "SELECT body, first_seq, seq FROM runs"
 EVENTS = "SELECT key, first_seq, seq, state, received_at, event, decision, runs, error FROM events"
 SESSIONS = "SELECT key, body, first_seq, seq FROM sessions"
 FILES = "SELECT body, first_seq, seq FROM files"
+STAYS = "SELECT body, owner, first_seq, seq FROM stays"
 _PLANNED = TypeAdapter(tuple[PlannedRunRecord, ...])
 
 
@@ -133,12 +135,30 @@ def file_seen(row: Sequence[Any]) -> FileSeen:
     return FileSeen(file=FileEntry.model_validate_json(row[0]), first_seq=row[1], seq=row[2])
 
 
+def stay_row(entry: StayEntry) -> tuple[Any, ...]:
+    """Write a stay."""
+    stay = entry.stay
+    return (
+        entry.first_seq,
+        entry.seq,
+        stay.agent,
+        entry.owner,
+        _sortable(stay.gone_at) if stay.gone_at else None,
+        stay.model_dump_json(by_alias=True, exclude_defaults=True),
+    )
+
+
+def stay_entry(row: Sequence[Any]) -> StayEntry:
+    """Read a stay."""
+    return StayEntry(stay=AgentStay.model_validate_json(row[0]), owner=row[1], first_seq=row[2], seq=row[3])
+
+
 # --- filters ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """By what a kind of thing can be filtered: columns by the name of the filter, its states, and its moment."""
+    """By what a kind of thing can be filtered: columns (or conditions) by the filter's name, its states, its moment."""
 
     things: str
     thing: str
@@ -161,7 +181,8 @@ class Filters:
             elif name == "since":
                 where.add(f"{self.moment} >= ?", _moment(str(value)))
             elif name in self.columns:
-                where.add(f"{self.columns[name]} = ?", value)
+                column = self.columns[name]
+                where.add(column if "?" in column else f"{column} = ?", value)
             else:
                 known = [*self.columns, *(["state"] if self.states else []), "since"]
                 message = f"{self.things} cannot be filtered by {name!r}"
@@ -228,10 +249,15 @@ class Where:
         return " AND ".join(self.parts) or "1"
 
 
+TREE = (
+    "id IN (WITH RECURSIVE caused (run) AS (SELECT id FROM runs WHERE cause_id = ? "
+    "UNION SELECT runs.id FROM runs JOIN caused ON runs.parent = caused.run) SELECT run FROM caused)"
+)
+"""What something has caused, and what followed from that."""
 RUN_FILTERS = Filters(
     things="runs",
     thing="run",
-    columns={"task": "task", "target": "target", "cause": "cause_id", "parent": "parent"},
+    columns={"task": "task", "target": "target", "cause": "cause_id", "tree": TREE, "parent": "parent"},
     states=RunState,
     moment="requested_at",
 )
@@ -241,6 +267,7 @@ FILE_FILTERS = Filters(
     columns={"agent": "agent", "session": "session", "action": "action", "kind": "kind", "path": "path"},
     moment="registered_at",
 )
+STAY_FILTERS = Filters(things="stays", thing="stay", columns={"agent": "agent"}, moment="coalesce(gone_at, '9999')")
 
 
 def session_filters(present: Collection[str] | None) -> SessionFilters:

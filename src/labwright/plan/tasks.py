@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from labwright.core.errors import NotProvidedError, UsageError
 from labwright.core.ids import checked_name
 from labwright.core.model import Model
+from labwright.core.roles import Role, checked_role
 from labwright.plan.parameters import Parameters
 from labwright.plan.retry import Retry
 from labwright.plan.steps import Argument, OutputOf, Signature, StepFunction, annotations_of, output_of, step, wait_for
@@ -51,6 +52,7 @@ class TaskDescription(Model):
     timeout: float = 3600
     total_timeout: float | None = None
     start_within: float | None = None
+    role: Role = Role.OPERATOR
     retry: Retry = Field(default_factory=Retry)
     params: dict[str, Any] = Field(default_factory=dict[str, Any])
 
@@ -61,7 +63,8 @@ class Task:
 
     All durations are in seconds: each attempt may take `timeout`, all of them together (waiting and pauses included)
     `total_timeout`, and the first must begin `start_within` after the request. One run at a time goes on a target, and
-    one per name in `locks`. `params` is a pydantic model; without it, the steps' named arguments are the parameters.
+    one per name in `locks`. `role` is what somebody must be to ask for it. `params` is a pydantic model; without it,
+    the steps' named arguments are the parameters.
 
     >>> @step
     ... async def greet(ctx, name: str) -> str:
@@ -83,6 +86,7 @@ class Task:
     retry: Retry = DEFAULT_RETRY
     pool: str = "default"
     locks: Sequence[str] = ()
+    role: str = Role.OPERATOR
     doc: str = ""
     function: TaskFunction | None = None
 
@@ -91,6 +95,7 @@ class Task:
         checked_name(self.pool, "pool")
         object.__setattr__(self, "steps", tuple(_checked_steps(self)))
         object.__setattr__(self, "locks", _checked_locks(self))
+        object.__setattr__(self, "role", checked_role(self.role, f"the task {self.name!r}"))
         for name in ("timeout", "total_timeout", "start_within"):
             _check_duration(self.name, name, getattr(self, name))
         if self.params is not None:
@@ -132,6 +137,7 @@ class Task:
             timeout=self.timeout,
             total_timeout=self.total_timeout,
             start_within=self.start_within,
+            role=Role(self.role),
             retry=self.retry,
             params=self.parameters.schema(),
         )
@@ -155,6 +161,7 @@ def task(
     retry: Retry | None = None,
     pool: str = "default",
     locks: Sequence[str] = (),
+    role: str = Role.OPERATOR,
     doc: str | None = None,
 ) -> Callable[[TaskFunction], Task]: ...
 

@@ -172,7 +172,12 @@ class Answers:
                 names = ", ".join(sorted(known)) or "none"
                 message = f"{on!r} chooses no target"
                 raise NotFoundError(message, because=f"the targets are: {names}", cure="see labwright targets list")
-        return {"params": checked, "targets": targets, "start_within": description.start_within}
+        return {
+            "params": checked,
+            "targets": targets,
+            "start_within": description.start_within,
+            "role": description.role,
+        }
 
     # --- runs --------------------------------------------------------------------------------------------------------
 

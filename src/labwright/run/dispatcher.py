@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from labwright.access.claims import Claim, claim_on
 from labwright.core.clock import Clock
 from labwright.core.errors import LabwrightError, UnreachableError
 from labwright.core.logs import get_logger
@@ -83,6 +85,8 @@ class Dispatcher:
         """The sequence at which a child of a run has ended last, by the run's id."""
         self._handing: set[str] = set()
         self._log_seq = 0
+        self._claims: tuple[Claim, ...] = ()
+        self._labels: Mapping[str, Mapping[str, str]] = {}
         self._wake = asyncio.Event()
         self._came = asyncio.Condition()
         self._leads = asyncio.Event()
@@ -149,6 +153,22 @@ class Dispatcher:
             self._note_run(entry)
             self._note_kin(entry)
         self._wake.set()
+
+    def note_claims(self, claims: tuple[Claim, ...], labels: Mapping[str, Mapping[str, str]]) -> None:
+        """Take up which claims are in force; `labels` are those of the targets, by name."""
+        for claim in self._claims:
+            self._dispatch.release(_claimed(claim))
+        for claim in claims:
+            self._dispatch.hold(_claimed(claim), (_claimed(claim),))
+        self._claims, self._labels = claims, labels
+        self.note_all()
+
+    def _claim_on(self, run: Run) -> Claim | None:
+        """Find the claim of somebody else that a run waits for."""
+        if run.target is None or not self._claims:
+            return None
+        claim = claim_on(self._claims, run.target, self._labels.get(run.target, {}), time.monotonic())
+        return claim if claim is not None and claim.entry.by != run.by else None
 
     def worker_here(self, name: str, worker: WorkerHere) -> None:
         """Take up that a worker is here, and what it takes."""
@@ -343,6 +363,8 @@ class Dispatcher:
         resources = _resources(run.target, locks)
         if run.lost_in_step >= MOST_LOST - 1:
             resources += (SUSPECTS,)
+        if (claim := self._claim_on(run)) is not None:
+            resources += (_claimed(claim),)
         if run.state is RunState.WAITING:
             self._dispatch.hold(run.id, resources)
         else:
@@ -455,8 +477,8 @@ class Dispatcher:
             return ""
         task = self._tasks().get(run.task)
         pool = task.pool if task else "default"
-        if self._present.pools.get(pool, "active") != "active":
-            return f"its pool {pool} is {self._present.pools[pool]}"
+        if held_back := self._pool_said(pool) or self._claim_said(run):
+            return held_back
         locks = tuple(f"lock:{name}" for name in task.locks) if task else ()
         for resource in _resources(run.target, locks):
             holder = self._dispatch.holder(resource)
@@ -470,9 +492,26 @@ class Dispatcher:
             return "a worker: none is here"
         return "a free place in its pool, or a free worker"
 
+    def _pool_said(self, pool: str) -> str:
+        state = self._present.pools.get(pool, "active")
+        return "" if state == "active" else f"its pool {pool} is {state}"
+
+    def _claim_said(self, run: Run) -> str:
+        claim = self._claim_on(run)
+        if claim is None:
+            return ""
+        return (
+            f"the claim of {claim.entry.by} on {claim.entry.selector}, until {claim.shown(time.monotonic())['until']}"
+        )
+
 
 def _resources(target: str | None, locks: tuple[str, ...]) -> tuple[str, ...]:
     return ((f"target:{target}",) if target is not None else ()) + locks
+
+
+def _claimed(claim: Claim) -> str:
+    """Name what a claim holds, so that runs of others can wait for it."""
+    return f"claim:{claim.entry.id}"
 
 
 def _may_end(run: Run) -> bool:

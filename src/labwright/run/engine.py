@@ -16,8 +16,7 @@ DIALECTS = ("labwright.compat.mimas.loader:load_implementors",)
 def locator(settings: Settings) -> Callable[[], Address]:
     """Give what tells the address of a site's journal, as it stands at each call."""
     if settings.nats.url:
-        address = Address(url=settings.nats.url, credentials=str(settings.creds_file or ""))
-        return lambda: address
+        return lambda: Address.of(settings.nats.url, settings.creds_file)
     return lambda: Address.read(settings.state_dir / "connection.json")
 
 
@@ -27,4 +26,4 @@ def who() -> str:
         user = getpass.getuser()
     except (OSError, KeyError):
         user = "unknown"
-    return f"{user}@{socket.gethostname()}"
+    return f"{user}@{socket.gethostname()}".replace("=", "-")  # a role and a name are written with that sign

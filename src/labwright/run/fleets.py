@@ -34,6 +34,8 @@ class RunFleets:
     run: str
     token: int
     by: str
+    role: str = ""
+    """That of the key with which the run was asked for: agents judge a call of a fleet by it."""
     targets: Callable[[], Awaitable[Mapping[str, Target]]]
 
     async def chosen(self, selector: str) -> tuple[str, ...]:
@@ -59,7 +61,7 @@ class RunFleets:
         step, place = caller.next_call()
         reach = Reach(
             journal=self.journal,
-            sender=self.by,
+            sender=f"{self.role}={self.by}" if self.role else self.by,
             by=self.by,
             session_id=lambda name, number: hashed_id("ses", self.run, place, name, asked.operation, number),
             options={"run": self.run, "step": step, "token": self.token, "valid_for_s": VALID_S},

@@ -13,7 +13,7 @@ from labwright.journal.journal import Entry, Journal
 from labwright.journal.state import Changes, EventEntry, FileSeen, Present, RunEntry, SessionEntry
 from labwright.journal.view import View
 
-SUBJECTS = ("event.>", "run.>", "dispatch.>", "pool.>", "session.>", "file.>")
+SUBJECTS = ("event.>", "run.>", "dispatch.>", "pool.>", "session.>", "file.>", "agent.>")
 MOST_UNWRITTEN = 20_000
 PATIENCE_S = 60.0
 WRITE_PAUSE_S = 0.02
@@ -45,6 +45,7 @@ class Folding:
         present.load(view.open_runs(), view.unreacted_events(), view.open_sessions())
         present.hand_outs.update(view.hand_outs())
         present.pools.update(view.pools())
+        present.stays.update((entry.stay.agent, entry) for entry in view.newest_stays())
         present.seq = view.seq
 
     async def run(self) -> None:
@@ -138,4 +139,5 @@ def _merge(whole: Changes, more: Changes) -> None:
     whole.pools.update(more.pools)
     whole.sessions.update(more.sessions)
     whole.files.update(more.files)
+    whole.stays.update(more.stays)
     whole.seq = more.seq

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labwright.core.errors import (
+    ClaimedError,
     ConflictError,
     LabwrightError,
     NotAllowedError,
@@ -20,7 +21,15 @@ from labwright.core.model import ErrorRecord
 
 _ERRORS: dict[str, type[LabwrightError]] = {
     cls.kind: cls
-    for cls in (UsageError, NotFoundError, NotAllowedError, ConflictError, UnreachableError, WaitTimeoutError)
+    for cls in (
+        UsageError,
+        NotFoundError,
+        NotAllowedError,
+        ConflictError,
+        ClaimedError,
+        UnreachableError,
+        WaitTimeoutError,
+    )
 }
 
 

@@ -15,6 +15,7 @@ from labwright.core.errors import LabwrightError, NotFoundError, UsageError
 from labwright.core.model import SessionSnapshot
 from labwright.journal.journal import Journal
 from labwright.journal.state import SessionEntry
+from labwright.journal.stay_fold import StayEntry
 from labwright.run.agents_here import AgentsHere
 from labwright.run.folding import Folding
 
@@ -46,6 +47,19 @@ class SessionAnswers:
             raise self._no_agent(name)
         entries, _ = self._folding.view.sessions({"agent": name})
         return {**self._agent(name), "newest": [self._shown(entry) for entry in entries]}
+
+    async def ask_agent_history(
+        self, filters: Mapping[str, Any] | None = None, limit: int = 50, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """Give a page of who was here when, newest first."""
+        entries, after = self._folding.view.stays(filters or {}, limit=limit, cursor=cursor)
+        return {"items": [stay_fields(entry) for entry in entries], "next_cursor": after}
+
+    async def ask_agents_away(self) -> list[dict[str, Any]]:
+        """List the agents that were here and are not, each with its newest stay."""
+        await self._know()
+        stays = self._folding.present.stays
+        return [stay_fields(stays[name]) for name in sorted(stays) if name not in self._here.agents]
 
     def _agent(self, name: str) -> dict[str, Any]:
         running = [entry.session.id for entry in self._folding.present.sessions.values() if entry.session.agent == name]
@@ -134,6 +148,11 @@ def _is_older(session: SessionSnapshot, said: Mapping[str, Any]) -> bool:
         return session.started_at < datetime.fromisoformat(str(said.get("since")))
     except (ValueError, TypeError):
         return False
+
+
+def stay_fields(entry: StayEntry) -> dict[str, Any]:
+    """Give a stay as people see it."""
+    return entry.stay.model_dump(mode="json", by_alias=True)
 
 
 def session_line(shown: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from labwright.core.errors import UsageError
 from labwright.core.ids import checked_name
+from labwright.journal.key_file import KeyFile
 
 FILE = "labwright.toml"
 ENVIRONMENT = {"LABWRIGHT_URL": "nats.url", "LABWRIGHT_CREDS": "nats.creds"}
@@ -60,10 +61,17 @@ class StateTable(Table):
 
 
 class NatsTable(Table):
-    """The journal's server; without a `url` an embedded one is started. `creds` is a file of credentials."""
+    """The journal's server; without a `url` an embedded one is started. `creds` is a file of credentials.
+
+    `listen` is where the embedded one listens for others, HOST:PORT; that takes the files of a certificate.
+    """
 
     url: str = ""
     creds: str = ""
+    listen: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
 
 
@@ -149,6 +157,11 @@ class Settings(Tables):
         """The file of credentials for the journal's server, if one is named."""
         return self._path(self.nats.creds) if self.nats.creds else None
 
+    def tls_file(self, name: Literal["cert", "key", "ca"]) -> Path | None:
+        """The file of that part of the certificate, if one is named."""
+        text: str = getattr(self.nats, f"tls_{name}")
+        return self._path(text) if text else None
+
     @property
     def recipe_folders(self) -> tuple[Path, ...]:
         """The folders with recipes that exist."""
@@ -198,7 +211,15 @@ def load_settings(
             because="LABWRIGHT_CREDS or nats.creds names it",
             cure="name a file that exists, or unset it",
         )
-    return _with_zocalo(settings, environ)
+    return _with_zocalo(_with_key(settings), environ)
+
+
+def _with_key(settings: Settings) -> Settings:
+    """Take the place of the lab from a key file, unless it is named."""
+    key = KeyFile.read(settings.creds_file) if settings.creds_file is not None and not settings.nats.url else None
+    if key is None or not key.url:
+        return settings
+    return settings.model_copy(update={"nats": settings.nats.model_copy(update={"url": key.url})})
 
 
 def _contents(tables: Tables) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
+from labwright.agents.members import members
 from labwright.core.errors import LabwrightError, NotFoundError, SiteError, TransientError
 from labwright.core.model import ErrorRecord, Event, Target, utc_now
 from labwright.decide.decision import Decision, PlannedRun, decide, plan_runs
@@ -30,6 +32,7 @@ from labwright.run.site_targets import SiteTargets
 
 MOST_NAMED = 20
 """How many names an error lists."""
+NOBODY: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 class DialectRules(Protocol):
@@ -166,8 +169,13 @@ async def decide_event(site: Site, event: Event, at: datetime) -> DecidedEvent:
     return DecidedEvent(decision=deciding.decision.model_dump(mode="json", by_alias=True), runs=deciding.runs)
 
 
-async def decide_in_full(site: Site, event: Event, at: datetime) -> Deciding:
-    """Do as `decide_event`, and give the scenario and the decision as they are."""
+async def decide_in_full(
+    site: Site, event: Event, at: datetime, agents: Mapping[str, Mapping[str, Any]] = NOBODY
+) -> Deciding:
+    """Do as `decide_event`, and give the scenario and the decision as they are.
+
+    Requests may also choose `agents`, those that are here, as they announce themselves.
+    """
     looked_up = await look_up(site, event)
     decision = decide(
         looked_up.scenario,
@@ -178,7 +186,7 @@ async def decide_in_full(site: Site, event: Event, at: datetime) -> Deciding:
         known_tasks=site.tasks,
     )
     wants_target = any(request.on is not None for request in decision.requests)
-    planned = plan_runs(decision, await site.targets() if wants_target else {})
+    planned = plan_runs(decision, members(await site.targets(), agents) if wants_target else {})
     position = {request.id: index for index, request in enumerate(decision.requests)}
     runs = tuple(_run_record(site, decision, run, position[run.request]) for run in planned)
     return Deciding(scenario=looked_up.scenario, decision=decision, runs=runs)

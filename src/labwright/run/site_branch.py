@@ -144,7 +144,7 @@ class _Answering(asyncio.Protocol):
 
     async def _decide(self, message: dict[str, Any]) -> bytes:
         event, at = Event.model_validate(message["event"]), datetime.fromisoformat(message["at"])
-        return self.kinds.encode(await decide_in_full(self.site, event, at))
+        return self.kinds.encode(await decide_in_full(self.site, event, at, message["agents"]))
 
     def _flush(self) -> None:
         if self.transport is not None:

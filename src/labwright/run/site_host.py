@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from labwright.core.errors import LabwrightError, SiteError, TransientError
 from labwright.core.model import ErrorRecord, Event, Target
 from labwright.run.branch import Branch, BranchEndedError, CallMovedError
 from labwright.run.settings import Settings
-from labwright.run.site import DecidedEvent
+from labwright.run.site import NOBODY, DecidedEvent
 from labwright.run.site_description import SiteDescription
 from labwright.run.site_link import SiteLink
 
@@ -63,6 +63,10 @@ class SiteHost:
 
     def __init__(self, settings: Settings, *, dialects: Sequence[str] = (), deadline_s: float | None = None) -> None:
         self.settings = settings
+        self.agents: Callable[[], Mapping[str, Mapping[str, Any]]] = lambda: NOBODY
+        """Tells which agents are here, for requests that choose among them: by name, as they announce themselves."""
+        self._chooses = False
+        """Whether a rule of this site has ever chosen targets; until then nobody tells its processes of agents."""
         self._dialects = tuple(dialects)
         self._deadline_s = deadline_s
         self._link: SiteLink | None = None
@@ -110,9 +114,13 @@ class SiteHost:
             TransientError: the facts cannot be known now.
             LabwrightError: the facts, or the targets asked for, cannot be known.
         """
-        decided: DecidedEvent = await self._ask(
-            f"deciding the event {event.id}", call="decide", event=event, at=to_text(at)
-        )
+        what = f"deciding the event {event.id}"
+        agents = self.agents() if self._chooses else NOBODY
+        decided: DecidedEvent = await self._ask(what, call="decide", event=event, at=to_text(at), agents=dict(agents))
+        if not self._chooses and any(request["on"] is not None for request in decided.decision["requests"]):
+            self._chooses = True
+            if agents := self.agents():
+                decided = await self._ask(what, call="decide", event=event, at=to_text(at), agents=dict(agents))
         return decided
 
     async def facts(self, subject: str) -> dict[str, Any]:

@@ -299,7 +299,14 @@ class Attempt:
 
     def _fleets(self, run: Run) -> RunFleets:
         site = self._worker.site
-        return RunFleets(journal=self._worker.journal, run=run.id, token=self._token, by=run.by, targets=site.targets)
+        return RunFleets(
+            journal=self._worker.journal,
+            run=run.id,
+            token=self._token,
+            by=run.by,
+            role=run.role,
+            targets=site.targets,
+        )
 
     async def _conclude(self, end: ends.End) -> None:
         record = record_of(end, self._token)

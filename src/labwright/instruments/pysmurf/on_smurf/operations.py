@@ -20,18 +20,22 @@ from labwright.instruments.pysmurf.on_smurf.statistics import (
     numbers,
     per_band,
     quantile_record,
+    without_large_arrays,
 )
 
 Options = Mapping[str, Any] | None
 
 
 def uxm_setup(smurf: Smurf, *, bands: Any, kwargs: Options) -> dict[str, Any]:
-    """Set a UXM up for the first time: amplifiers, attenuations, phase delay, tune, tracking, noise."""
+    """Set a UXM up for the first time: amplifiers, attenuations, phase delay, tune, tracking, noise.
+
+    The result is sodetlib's summary; of arrays as large as spectra it has the shape, the files have the rest.
+    """
     sodetlib = smurf.library("sodetlib.operations.uxm_setup")
     control, configuration = smurf.control()
     ok, summary = sodetlib.uxm_setup(control, configuration, bands=bands, **(kwargs or {}))
     _refuse_failure("uxm_setup", ok, control)
-    return {"summary": summary}
+    return {"summary": without_large_arrays(summary)}
 
 
 def uxm_relock(smurf: Smurf, *, bands: Any, kwargs: Options) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 QUANTILES = (10, 25, 50, 75, 90)
@@ -11,6 +11,8 @@ QUANTILES = (10, 25, 50, 75, 90)
 BIAS_GROUPS = 12
 """Bias lines that have detectors."""
 BANDS = 8
+MOST_NUMBERS = 10_000
+"""An array of more is not told, only its shape: it lies in a file."""
 
 
 def numbers(values: Any) -> list[float]:
@@ -67,3 +69,15 @@ def per_band(bands: Any, chosen: Iterable[bool] | None = None) -> list[int]:
     found = [int(band) for band in numbers(bands)]
     counted = found if chosen is None else [band for band, is_chosen in zip(found, chosen, strict=True) if is_chosen]
     return [counted.count(band) for band in range(BANDS)]
+
+
+def without_large_arrays(value: Any) -> Any:
+    """Give a structure in which a shape, `{"shape": [rows, columns]}`, stands for each array of over 10 000 numbers."""
+    if isinstance(value, Mapping):
+        return {key: without_large_arrays(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [without_large_arrays(item) for item in cast("Sequence[Any]", value)]
+    shape: object = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and math.prod(cast("tuple[int, ...]", shape)) > MOST_NUMBERS:
+        return {"shape": list(cast("tuple[int, ...]", shape))}
+    return value

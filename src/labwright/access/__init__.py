@@ -1,0 +1,1 @@
+"""Who may do what: identities and their permissions, claims, and what is recorded of refusals."""

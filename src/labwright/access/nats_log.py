@@ -1,0 +1,111 @@
+"""What nats-server itself refuses: it tells nobody but its log, from which it is taken into the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from labwright.access.identity import Identities, IdentitiesError, key_owners
+from labwright.core.errors import LabwrightError, NotAllowedError
+from labwright.core.ids import hashed_id
+from labwright.core.logs import get_logger
+from labwright.core.model import ErrorRecord
+from labwright.journal.journal import Journal, MovedError
+from labwright.journal.nats_server import EmbeddedServer, write_private
+from labwright.journal.records import Refused
+
+LOOK_S = 0.5
+"""The log is looked at so often; nats-server has no way to tell."""
+MOST_AT_ONCE = 200
+MOST_BYTES = 1024 * 1024
+LONGEST = 500
+
+VIOLATION = re.compile(r'\[ERR\] (\S+) - cid:\d+ .*?(Publish|Subscription) Violation - .*?Subject "([^"]*)"')
+INTRUSION = re.compile(r"\[ERR\] (\S+) - cid:\d+ .*?authentication error(?: - (?:User|Nkey) \"([^\"]*)\")?")
+KEY = re.compile(r"\bU[A-Z2-7]{55}\b")
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """One line of the log: what somebody was refused; `key` is the public key that they have shown, if any."""
+
+    what: str
+    key: str
+    origin: str
+
+
+def violation_of(line: str) -> Violation | None:
+    """Read a line of nats-server's log; None for one that tells of no refusal."""
+    key = KEY.search(line)
+    if (found := VIOLATION.search(line)) is not None:
+        verb = "speak on" if found[2] == "Publish" else "listen to"
+        return Violation(what=f"{verb} {found[3][:LONGEST]}", key=key[0] if key else "", origin=found[1])
+    if (found := INTRUSION.search(line)) is not None:
+        return Violation(what="connect", key=found[2] or (key[0] if key else ""), origin=found[1])
+    return None
+
+
+async def watch_log(journal: Journal, server: EmbeddedServer) -> None:
+    """Record, for ever, what an embedded server refuses; also what it did since somebody looked last."""
+    place_file = server.state_dir / "nats.log.place"
+    identities = Identities(server.state_dir)
+    place = _place(place_file)
+    while True:
+        lines, place_now = _new_lines(server.log_file, place)
+        found = [(line, violation) for line in lines if (violation := violation_of(line)) is not None]
+        if len(found) > MOST_AT_ONCE:
+            log.warning("nats-server refuses more than is recorded", left_out=len(found) - MOST_AT_ONCE)
+        for line, violation in found[:MOST_AT_ONCE]:
+            await _record(journal, identities, line, violation)
+        if place_now != place:
+            place = place_now
+            write_private(place_file, json.dumps(place))
+        await asyncio.sleep(LOOK_S)
+
+
+async def _record(journal: Journal, identities: Identities, line: str, violation: Violation) -> None:
+    try:
+        owner = key_owners(identities.all()).get(violation.key)
+    except IdentitiesError:
+        owner = None
+    error = NotAllowedError("nats-server refused it", because="the permissions of this identity do not allow it")
+    record = Refused(
+        what=violation.what,
+        by=owner.name if owner else violation.key,
+        role=owner.role if owner else "",
+        origin=violation.origin,
+        error=ErrorRecord.of(error),
+    )
+    try:
+        await journal.append(f"audit.nats.{hashed_id('ref', line)}", record, after=0)
+    except MovedError:
+        log.debug("this line was recorded before")
+    except LabwrightError as failure:
+        log.error("a refusal was not recorded", because=failure.message)  # noqa: TRY400 - said, not traced
+
+
+def _new_lines(path: Path, place: tuple[int, int]) -> tuple[list[str], tuple[int, int]]:
+    """Read the whole lines behind a place (inode and offset); a log that was begun anew is read from its beginning."""
+    try:
+        with path.open("rb") as file:
+            status = path.stat()
+            start = place[1] if place[0] == status.st_ino and place[1] <= status.st_size else 0
+            file.seek(start)
+            data = file.read(MOST_BYTES)
+    except OSError:
+        return [], place
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole.decode(errors="replace").splitlines(), (status.st_ino, start + len(whole))
+
+
+def _place(path: Path) -> tuple[int, int]:
+    try:
+        inode, offset = json.loads(path.read_text())
+        return int(inode), int(offset)
+    except (OSError, ValueError, TypeError):
+        return 0, 0

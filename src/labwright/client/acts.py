@@ -1,0 +1,177 @@
+"""What a lab does for identities, which do not write to the journal themselves: judged, and written under their names.
+
+`act.<sender>.<verb>` is the subject; NATS lets each identity publish under its own sender only, so it proves who asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+from labwright.access.asker import Asker
+from labwright.client.lab import AsyncLab
+from labwright.client.results import Emitted, RequestedRuns
+from labwright.core.errors import ClaimedError, LabwrightError, NotAllowedError, UsageError
+from labwright.core.logs import get_logger
+from labwright.core.model import ErrorRecord, RequestRecord, Run
+from labwright.core.roles import Role, checked_role
+from labwright.journal.connection import Connection
+from labwright.journal.records import Refused
+from labwright.journal.session_fold import decoded
+from labwright.run.fleets import RUN
+from labwright.run.settings import Settings
+
+NEEDS = {
+    "emit": Role.OPERATOR,
+    "request": Role.OPERATOR,
+    "abort": Role.OPERATOR,
+    "retry": Role.OPERATOR,
+    "release": Role.OPERATOR,
+    "claim": Role.OPERATOR,
+    "unclaim": Role.OPERATOR,
+    "pool": Role.EXPERT,
+    "reload": Role.EXPERT,
+}
+"""What can be done, and the role that it needs."""
+
+log = get_logger(__name__)
+
+
+class Acts:
+    """Does what identities ask for; `seen` tells how far the journal is known here, so that nothing is judged late."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: Settings,
+        *,
+        reload: Callable[[], Awaitable[dict[str, Any]]],
+        seen: Callable[[], int],
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._reload = reload
+        self._seen = seen
+
+    async def answer(self, subject: str, data: bytes) -> dict[str, Any]:
+        """Do something, or say in the shape of an answer why not; never raises."""
+        parts = subject.split(".")
+        asker, verb = Asker.of(decoded(parts[1])), parts[-1]
+        try:
+            body = _arguments(data)
+        except UsageError as error:
+            return _failed(error)
+        lab = AsyncLab(
+            self._connection,
+            self._settings,
+            by=asker.name,
+            from_=str(body.pop("origin", ""))[:256],
+            role=asker.role,
+        )
+        seq = body.pop("seq", 0)
+        lab.journal.seen = max(seq if isinstance(seq, int) else 0, self._seen())
+        try:
+            result = await self._done(lab, asker, verb, body)
+        except LabwrightError as error:
+            await self._note(error, asker, verb, lab)
+            return _failed(error)
+        except (TypeError, ValueError, KeyError) as error:  # arguments of another shape
+            wrong = UsageError(f"{verb} cannot be done with these arguments", because=str(error)[:500])
+            return _failed(wrong)
+        except Exception as error:  # a border: the asker gets the bug, the lab goes on
+            log.exception("what was asked for broke", verb=verb)
+            return {"error": ErrorRecord.of(error).model_dump(mode="json", by_alias=True), "exit_code": 1}
+        return {"result": result, "seq": lab.journal.seen}
+
+    async def _done(self, lab: AsyncLab, asker: Asker, verb: str, body: dict[str, Any]) -> Any:
+        if not asker.is_proven or verb not in NEEDS:
+            raise UsageError(
+                f"the lab does not know how to {verb}",
+                because=f"it can: {', '.join(NEEDS)}",
+                cure="use the same version of labwright on both sides",
+            )
+        asker.needs(NEEDS[verb], verb)
+        match verb:
+            case "emit":
+                done: object = await lab.emit(cast("Mapping[str, Any]", body["event"]))
+            case "request":
+                done = await _requested(lab, asker, body)
+            case "abort":
+                await _may_touch(lab, asker, str(body["run_id"]))
+                done = await lab.abort(**body)
+            case "retry":
+                await _may_touch(lab, asker, str(body["run_id"]), starts=True)
+                done = await lab.retry(**body)
+            case "release":
+                done = await lab.release(**body)
+            case "claim":
+                done = await lab.claim(**body)
+            case "unclaim":
+                done = await lab.release_claim(**body)
+            case "pool":
+                done = await lab.change_pool(**body)
+            case _:
+                done = await self._reload()
+        return _plain(done)
+
+    async def _note(self, error: LabwrightError, asker: Asker, verb: str, lab: AsyncLab) -> None:
+        """Record that somebody was refused."""
+        if not isinstance(error, NotAllowedError | ClaimedError):
+            return
+        role = asker.role if asker.is_proven else ""
+        record = Refused(what=verb, by=asker.name, role=role, origin=lab.origin, error=ErrorRecord.of(error))
+        with contextlib.suppress(LabwrightError):
+            await lab.journal.append(f"audit.act.{record.record_id}", record, after=0, patience_s=10)
+
+
+async def _requested(lab: AsyncLab, asker: Asker, body: dict[str, Any]) -> RequestedRuns:
+    request = RequestRecord.model_validate(body["request"]).to_request()
+    prepared = await lab.ask("prepare", task=request.task, params=dict(request.params), on=request.on)
+    asker.needs(checked_role(prepared["role"], "the task"), f"run {request.task}")
+    inner = request.params.get("task") if request.task == RUN else None
+    if isinstance(inner, str):  # who may not run a task may not have it run on many targets
+        asker.needs(await _role_of(lab, inner), f"run {inner}")
+    return await lab.request(request)
+
+
+async def _role_of(lab: AsyncLab, task: str) -> Role:
+    tasks = {known["name"]: known for known in (await lab.ask("site"))["tasks"]}
+    return checked_role(tasks[task]["role"] if task in tasks else Role.OPERATOR, "the task")
+
+
+async def _may_touch(lab: AsyncLab, asker: Asker, run_id: str, *, starts: bool = False) -> None:
+    """Insist that a run is not on a target that another has claimed, and where it is to start, on its task's role."""
+    run = await lab.run_shown(run_id)
+    if asker.role is not Role.ADMIN:
+        await lab.check_claim(run["target"])
+    if starts:
+        asker.needs(await _role_of(lab, run["task"]), f"run {run['task']}")
+        if run["role"]:  # it acts on agents under the role of who asked for it
+            asker.needs(Role(run["role"]), f"retry what {run['by']} has asked for")
+
+
+def _plain(done: object) -> Any:
+    if isinstance(done, Emitted | RequestedRuns):
+        return dataclasses.asdict(done)
+    return done.model_dump(mode="json", by_alias=True) if isinstance(done, Run) else done
+
+
+def _arguments(data: bytes) -> dict[str, Any]:
+    try:
+        body: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise UsageError("what is asked for cannot be read", because="it is no JSON object")
+    return cast("dict[str, Any]", body)
+
+
+def _failed(error: LabwrightError) -> dict[str, Any]:
+    return {
+        "error": ErrorRecord.of(error).model_dump(mode="json", by_alias=True),
+        "exit_code": error.exit_code,
+        "findings": list(getattr(error, "findings", ())),
+    }

@@ -1,0 +1,97 @@
+"""Fleets and roles: a call on many targets may no more than its caller may on each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from labwright import Agent, Session, operation
+from labwright.agents.serving import serving
+from labwright.client import connect_async
+from labwright.core.errors import NotAllowedError
+from labwright.core.fleet import FleetResult
+from labwright.core.request import Request
+from labwright.core.roles import Role
+from labwright.journal.connection import Address
+from labwright.plan.fan_out import FanOut
+from labwright.run.fleets import run_request
+from labwright.server import serving as serving_lab
+from tests.access.test_lab import Here, write_site
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module")]
+
+
+class Card(Agent):
+    """A card with an operation for everybody and one for experts."""
+
+    @operation
+    async def read(self, session: Session) -> str:
+        """Read."""
+        return session.by
+
+    @operation(role="expert")
+    async def burn(self, session: Session) -> str:
+        """Burn."""
+        return session.by
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Here]:
+    """A lab with two cards."""
+    settings = write_site(tmp_path_factory.mktemp("fleets") / "site")
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving_lab(settings, tied=True))
+        here = Here(settings, server, await stack.enter_async_context(connect_async(settings=settings)))
+        state: Path = settings.state_dir
+        for name in ("c1", "c2"):
+            locate = lambda: Address.read(state / "connection.json")  # noqa: E731 - one expression
+            await stack.enter_async_context(serving(Card, name=name, locate=locate, state_dir=state))
+        async with asyncio.timeout(30):
+            while len(here.server.agents.agents) < 2:
+                await asyncio.sleep(0.01)
+        yield here
+
+
+def outcomes(result: FleetResult) -> dict[str, str]:
+    return {name: row.outcome.value for name, row in result.rows.items()}
+
+
+async def test_agents_judge_a_call_of_a_fleet_by_the_role_of_its_caller(here: Here) -> None:
+    async with here.as_("ada", Role.OPERATOR) as lab:
+        read, burnt = await lab.fleet("class=Card").read(), await lab.fleet("class=Card").burn()
+    assert outcomes(read) == {"c1": "succeeded", "c2": "succeeded"}
+    assert {row.result for row in read.rows.values()} == {"ada"}
+    assert outcomes(burnt) == {"c1": "refused", "c2": "refused"}
+    assert {row.error.kind for row in burnt.rows.values() if row.error} == {"not_allowed"}
+    async with here.as_("eve", Role.EXPERT) as lab:
+        assert (await lab.fleet("class=Card").burn()).succeeded
+
+
+async def test_a_viewer_calls_no_fleet(here: Here) -> None:
+    async with here.as_("vic", Role.VIEWER) as lab:
+        with pytest.raises(NotAllowedError):
+            await lab.fleet("class=Card").read()
+
+
+async def test_who_may_not_run_a_task_may_not_have_it_run_on_many_targets(here: Here) -> None:
+    wanted = run_request(Request("hard", on="kind=pump"), FanOut())
+    async with here.as_("ada", Role.OPERATOR) as lab:
+        with pytest.raises(NotAllowedError, match="may not run hard"):
+            await lab.request(wanted)
+    async with here.as_("eve", Role.EXPERT) as lab:
+        await lab.request(wanted)
+
+
+async def test_nobody_retries_a_call_with_a_higher_role_than_their_own(here: Here) -> None:
+    async with here.as_("eve", Role.EXPERT) as lab:
+        result = await lab.fleet("class=Card").operation("no_such_operation")()
+        assert not result.succeeded
+        run_id = (await lab.runs(task="fleet-call", state="failed", limit=1))["items"][0]["id"]
+    async with here.as_("ada", Role.OPERATOR) as lab:
+        with pytest.raises(NotAllowedError):
+            await lab.retry(run_id)
