@@ -44,7 +44,7 @@ class First(Agent):
     async def old(self, session: Session) -> None: ...
 
 class Second(Agent):
-    @operation
+    @operation(role="expert")
     async def new(self, session: Session) -> None: ...
 """
 
@@ -389,6 +389,7 @@ async def test_an_operation_that_no_controller_has_any_more_is_gone(crate: Crate
     known = await until_async(lambda: operations(manager), lambda known: "new" in known, "what the second can do")
 
     assert known.keys() == {"monitor", "new"}
+    assert known["new"]["role"] == "expert"
     with pytest.raises(RefusedError, match="no operation 'old'"):
         await manager.begin("old")
 

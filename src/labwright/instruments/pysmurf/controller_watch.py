@@ -128,7 +128,7 @@ class ControllerWatch:
     async def _learn(self, controller: ManagedSmurfInstance, identity: Identity) -> None:
         """Ask a controller for everything; unanswered, it is asked again when it says once more that it is here."""
         address = controller.address
-        agent = AgentHandle(self._journal, address, sender=self._name)
+        agent = AgentHandle(self._journal, address, sender=self._journal.connection.identity or self._name)
         beginning = self._beginnings
         try:
             await self._hear_sessions(address)

@@ -22,6 +22,7 @@ from labwright.agents.session import Session
 from labwright.core.errors import UsageError
 from labwright.core.ids import hashed_id
 from labwright.core.model import Model, OperationKind, utc_now
+from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
 from labwright.instruments.pysmurf.controller_watch import ControllerWatch
 from labwright.instruments.pysmurf.managed_smurf import Controllers, ManagedSmurfInstance, recalled, remembered
@@ -140,6 +141,7 @@ class MultiSmurfManager(Agent):
             kind=kind,
             timeout=None if kind is OperationKind.PROCESS else max(deadlines) + REST_S,
             grace=GRACE_S,
+            role=_highest(described),
             adopt=True,
         )
 
@@ -162,7 +164,7 @@ class MultiSmurfManager(Agent):
         asked = Asked(operation=session.operation, params=params, how=how, to_the_end=kind is OperationKind.PROCESS)
         reach = Reach(
             journal=self.journal,
-            sender=self.name,
+            sender=self.journal.connection.identity or self.name,
             by=self.name,
             session_id=lambda name, number: hashed_id("ses", session.id, name, session.operation, number),
             options={"valid_for_s": VALID_S},
@@ -197,6 +199,12 @@ class MultiSmurfManager(Agent):
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             self.log.warning("what was known of the controllers cannot be read", because=str(error))
             return {}
+
+
+def _highest(described: Iterable[Mapping[str, Any]]) -> Role:
+    """Give the role that an operation needs on every controller."""
+    roles = [Role(each.get("role", Role.OPERATOR)) for each in described]
+    return next(role for role in roles if all(role.covers(other) for other in roles))
 
 
 def _left_s(session: Session, timeout_s: float | None) -> float | None:
