@@ -21,9 +21,13 @@ class Host:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.changes = 0
+        self.kept: list[Any] = []
 
     def changed(self, session: Session) -> None:
         self.changes += 1
+
+    def keep(self, session: Session) -> None:
+        self.kept.append(session.standing["kept"])
 
     def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any], said: Said = NOW) -> None:
         self.lines.append(text)

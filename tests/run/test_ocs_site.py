@@ -41,6 +41,22 @@ def test_the_entry_of_the_published_documentation_is_read(tmp_path: Path) -> Non
     ]
 
 
+def test_the_entry_of_the_documentation_of_the_manager_is_read(tmp_path: Path) -> None:
+    site = read(
+        tmp_path,
+        """
+      - {'agent-class': 'MultiSmurfManager',
+         'instance-id': 'multismurf',
+         'arguments': []}
+""",
+    )
+
+    assert not site.findings
+    assert [(agent.name, agent.class_name, agent.arguments) for agent in site.agents] == [
+        ("multismurf", "labwright.instruments.pysmurf.multismurf_manager:MultiSmurfManager", {})
+    ]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -77,7 +77,14 @@ class RealAgent:
     """One agent's process, which may be killed and started again."""
 
     def __init__(
-        self, house: House, agent_class: str, name: str, arguments: Mapping[str, object], env: Mapping[str, str]
+        self,
+        house: House,
+        agent_class: str,
+        name: str,
+        *,
+        arguments: Mapping[str, object],
+        env: Mapping[str, str],
+        labels: Mapping[str, str],
     ) -> None:
         self.name = name
         self.folder = house.folder / "agents" / name
@@ -88,6 +95,8 @@ class RealAgent:
         for key, value in arguments.items():
             text = value if isinstance(value, str) else json.dumps(value)
             self._words += ["--arg", f"{key}={text}"]
+        for key, value in labels.items():
+            self._words += ["--label", f"{key}={value}"]
         self._env = {**os.environ, **env}
         self._process: Process | None = None
 
@@ -219,9 +228,10 @@ class House:
         *,
         arguments: Mapping[str, object] | None = None,
         env: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> RealAgent:
         """Start an agent, which is ended with the test."""
-        agent = RealAgent(self, agent_class, name, arguments or {}, env or {})
+        agent = RealAgent(self, agent_class, name, arguments=arguments or {}, env=env or {}, labels=labels or {})
         self._agents.append(agent)
         return await agent.start()
 

@@ -17,7 +17,7 @@ from labwright.agents.session import Session
 from labwright.agents.session_scripts import SessionScripts
 from labwright.core.errors import LabwrightError
 from labwright.core.logs import get_logger
-from labwright.core.model import ErrorRecord, SessionSnapshot, SessionState, utc_now
+from labwright.core.model import ErrorRecord, SessionSnapshot, SessionState
 
 CHILD = 0
 """The script number of the child process in which a blocking operation runs."""
@@ -90,15 +90,13 @@ class Adoption:
         session = Session(known, self._scripts.host, timeout_s=standing.get("timeout_s"))
         session.heard = {int(number): int(offset) for number, offset in standing.get("heard", {}).items()}
         session.logged = logged
+        session.kept = standing.get("kept", {})
         session.has_begun = True
-        limit = session.timeout_s
-        if limit is not None:
-            limit = max(0.0, limit - max(0.0, (utc_now() - known.started_at).total_seconds()))
         operation.parameters.typed(known.params)
         desk.locks.take(operation.options.locks, holder_of(session))
         try:
             self._book.adopt(session, "its agent came back")
-            desk.execute(session, operation, Limits(timeout_s=limit), None)
+            desk.execute(session, operation, Limits(timeout_s=session.left_s), None)
         except LabwrightError:
             desk.locks.release(known.id)
             raise

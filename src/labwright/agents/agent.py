@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import structlog
 
 from labwright.agents.feeds import Feed
-from labwright.agents.operation import Operation, operations_of
+from labwright.agents.operation import AnyOperation, Operation, operations_of
 from labwright.core.errors import NotProvidedError, UsageError
 from labwright.core.model import FileEntry
 
 if TYPE_CHECKING:
     from labwright.agents.session import Session
+    from labwright.journal.journal import Journal
 
 Leftovers = Literal["adopt", "kill"]
 
@@ -51,6 +52,15 @@ class AgentHost(Protocol):
     @property
     def sessions(self) -> Mapping[str, Session]:
         """What runs now, by id."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """The journal that it is served on."""
+        ...
+
+    def operations_changed(self) -> None:
+        """Ask anew which operations it has beside those of its class."""
         ...
 
     def feed(self, name: str, *, buffer_s: float) -> Feed:
@@ -96,6 +106,22 @@ class Agent:
     async def close(self) -> None:
         """Let go of the instrument; everything has ended before."""
 
+    def own_labels(self) -> Mapping[str, str]:
+        """Give labels that the agent knows itself; asked once, before `open`. Those given on its start count more."""
+        return {}
+
+    def more_operations(self) -> Iterable[AnyOperation]:
+        """Give the operations that the agent has beside those of its class (`made_operation`).
+
+        Asked before `open`, so that a session of one that a predecessor left can be taken up, and whenever
+        `operations_changed` is called.
+        """
+        return ()
+
+    def operations_changed(self) -> None:
+        """Have what `more_operations` now gives served in place of what it gave before; sessions that run go on."""
+        self._given.operations_changed()
+
     @property
     def name(self) -> str:
         """The name under which the agent is known."""
@@ -125,6 +151,11 @@ class Agent:
     def sessions(self) -> Mapping[str, Session]:
         """What runs now, by id of the session."""
         return self._given.sessions
+
+    @property
+    def journal(self) -> Journal:
+        """The journal that it is served on, for an agent that has to do with other agents."""
+        return self._given.journal
 
     def feed(self, name: str, *, buffer_s: float = 0) -> Feed:
         """Give the feed of that name, on which samples go out; with `buffer_s`, those of so many seconds together.

@@ -152,6 +152,14 @@ class Book:
             session.has_begun = True
             self._ledger.write(session.snapshot, progress=session.standing)
 
+    def keep(self, session: Session) -> None:
+        """Write down what a successor of the agent needs to go on with a session, as it is now.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        self._ledger.write(session.snapshot, progress=session.standing)
+
     def adopt(self, session: Session, note: str) -> None:
         """Write down that a session that a predecessor began goes on."""
         record = SessionAdopted(note=note)

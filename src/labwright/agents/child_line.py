@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -165,6 +165,18 @@ class ChildHost:
     async def register_file(self, file: FileEntry) -> None:
         """Have the agent write a file into the catalogue."""
         self._line.say({"do": "register_file", "file": file.model_dump(mode="json")})
+
+    @property
+    def journal(self) -> NoReturn:
+        """Refuse: the connection is the agent's."""
+        raise NotProvidedError(
+            "a blocking operation has no journal",
+            because="it runs in a process of its own",
+            cure="write `async def`, or use @operation(thread=True)",
+        )
+
+    def operations_changed(self) -> None:
+        """Do nothing: the agent itself knows what it can do."""
 
     async def abort(self, session_id: str, *, reason: str, by: str) -> None:
         """Refuse: other sessions are out of a child process's reach."""

@@ -68,6 +68,11 @@ class Description:
             "sessions": [json.loads(brief_session(session)) for session in known.values()],
         }
 
+    def renew(self) -> None:
+        """Describe its operations anew, which have changed."""
+        for name in ("brief", "_operations"):
+            self.__dict__.pop(name, None)
+
     @functools.cached_property
     def _doc(self) -> str:
         return inspect.cleandoc(type(self._served.agent).__doc__ or "")

@@ -161,6 +161,7 @@ class Desk:
         if existing is not None:
             return self._same(existing, command, content), False, None
         self._check(command, operation)
+        operation.admit(params)
         snapshot = SessionSnapshot(
             id=name,
             agent=self._agent,

@@ -52,11 +52,12 @@ class Reach:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is asked of each target."""
+    """What is asked of each target; with `to_the_end` a process is waited for too, until somebody stops it."""
 
     operation: str
     params: Mapping[str, Any]
     how: FanOut
+    to_the_end: bool = False
 
 
 class TargetCall:
@@ -139,7 +140,8 @@ class TargetCall:
         if self._told.is_set():
             await self._end_session()
         known = session.snapshot
-        if known.kind is not OperationKind.PROCESS and not known.state.is_final:
+        is_over = known.kind is OperationKind.PROCESS and not self._asked.to_the_end
+        if not is_over and not known.state.is_final:
             known = await session.wait(hearing=self._hearing)
         return FleetRow.of(known, self._took_s)
 

@@ -9,7 +9,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from labwright.core.errors import UsageError
@@ -42,6 +42,22 @@ class Options:
     role: Role = Role.OPERATOR
 
 
+def _admit(_params: Mapping[str, Any]) -> None:
+    """Refuse nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What an operation that is made at run time is told, where others have their function's docstring and signature.
+
+    `admit` is given the parameters of each new session, and raises what it is refused with.
+    """
+
+    doc: str
+    parameters: Parameters
+    admit: Callable[[Mapping[str, Any]], None] = _admit
+
+
 @dataclass(frozen=True, eq=False)
 class Operation(Generic[A, P, T]):
     """One operation's definition; on an agent's object it is the method itself, for other methods and for tests."""
@@ -50,6 +66,7 @@ class Operation(Generic[A, P, T]):
     name: str
     kind: OperationKind
     options: Options
+    made: Made | None = None
 
     @overload
     def __get__(self, instance: None, owner: type[Any]) -> Operation[A, P, T]: ...
@@ -79,11 +96,18 @@ class Operation(Generic[A, P, T]):
     @property
     def doc(self) -> str:
         """Tell what it does, as its docstring says."""
-        return inspect.getdoc(self.function) or ""
+        return self.made.doc if self.made is not None else inspect.getdoc(self.function) or ""
+
+    def admit(self, params: Mapping[str, Any]) -> None:
+        """Raise what a new session with these parameters is to be refused with, if it is."""
+        if self.made is not None:
+            self.made.admit(params)
 
     @functools.cached_property
     def parameters(self) -> Parameters:
         """What it takes beside its session."""
+        if self.made is not None:
+            return self.made.parameters
         bound = functools.partial(self.function, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
         signature = Signature.of(bound, f"the operation {self.name!r}")
         hints = annotations_of(bound)
@@ -218,6 +242,30 @@ def operations_of(agent: type[Any]) -> dict[str, AnyOperation]:
             )
         found[member.name] = member
     return found
+
+
+def made_operation(
+    function: Callable[..., Any],
+    made: Made,
+    *,
+    name: str,
+    kind: OperationKind,
+    timeout: float | None,
+    **options: Any,
+) -> AnyOperation:
+    """Make an operation at run time, for `Agent.more_operations`; `function` is a coroutine function, as a method is.
+
+    Raises:
+        UsageError: the function cannot be an operation, or an option is out of range.
+    """
+    defined = _define(function, kind=kind, name=name, timeout=timeout, options=options)
+    if defined.is_blocking:
+        raise UsageError(
+            f"the operation {name!r} cannot be made at run time",
+            because="its function blocks, and a child process knows the operations of the class only",
+            cure="write `async def`",
+        )
+    return replace(defined, made=made)
 
 
 def _decorator(

@@ -32,7 +32,7 @@ from labwright.agents.description import Description
 from labwright.agents.desk import Desk
 from labwright.agents.feeds import Feed
 from labwright.agents.ledger import Ledger, agent_folder
-from labwright.agents.operation import AnyOperation, operations_of
+from labwright.agents.operation import GRACE_S, AnyOperation, operations_of
 from labwright.agents.pulse import HARD_EXIT
 from labwright.agents.script import Script, ScriptRunner
 from labwright.agents.script_folder import ScriptEnd
@@ -41,7 +41,7 @@ from labwright.agents.session_scripts import SessionScripts
 from labwright.agents.standstill import Standstill
 from labwright.agents.threads import run_in_thread
 from labwright.agents.wire import command_subject, part_text
-from labwright.core.errors import LabwrightError, UnreachableError
+from labwright.core.errors import LabwrightError, UnreachableError, UsageError
 from labwright.core.ids import checked_name
 from labwright.core.logs import get_logger
 from labwright.core.model import FileEntry
@@ -116,6 +116,8 @@ class AgentServer:
             self._claims = ClaimWatch(self._journal)
             self._desk = self._make_desk()
             attach(self.agent, self)
+            self.labels = MappingProxyType({**self.agent.own_labels(), **self.labels})
+            self.operations_changed()
             stack.push_async_callback(self._end_tasks)
             self._connection.on_reconnect(self._book.push_all)
             self._begin(self._connection.__aenter__())
@@ -322,13 +324,37 @@ class AgentServer:
         self._exit_hard(HARD_EXIT)
 
     def _grace_of(self, operation: str) -> float:
-        return self.operations[operation].options.grace
+        known = self.operations.get(operation)
+        return GRACE_S if known is None else known.options.grace
+
+    def operations_changed(self) -> None:
+        """Serve what the agent now has beside the operations of its class.
+
+        Raises:
+            UsageError: two operations have one name.
+        """
+        known = operations_of(type(self.agent))
+        for operation in self.agent.more_operations():
+            if operation.name in known:
+                raise UsageError(
+                    f"{self.name} has two operations named {operation.name!r}",
+                    because="`more_operations` gives one that is there already",
+                    cure="leave it out there, or give it another name",
+                )
+            known[operation.name] = operation
+        self.operations.clear()
+        self.operations.update(known)
+        self._description.renew()
 
     # --- what sessions need ------------------------------------------------------------------------------------------
 
     def changed(self, session: Session) -> None:
         """Note that what a session shows has changed."""
         self._book.changed(session)
+
+    def keep(self, session: Session) -> None:
+        """Write down what a session keeps."""
+        self._book.keep(session)
 
     def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any], said: Said = NOW) -> None:
         """Put a line into a session's log."""
@@ -358,6 +384,11 @@ class AgentServer:
         return self._connection.is_connected
 
     # --- what the agent is given -------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """The journal that it is served on."""
+        return self._journal
 
     @property
     def sessions(self) -> Mapping[str, Session]:

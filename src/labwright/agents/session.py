@@ -64,6 +64,10 @@ class SessionHost(Protocol):
         """Note that what the session shows has changed."""
         ...
 
+    def keep(self, session: Session) -> None:
+        """Write down what the session keeps, before this returns."""
+        ...
+
     def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any], said: Said = NOW) -> None:
         """Put a line into the session's log."""
         ...
@@ -107,6 +111,8 @@ class Session:
         """Up to which offset the output of each of its scripts has been taken in."""
         self.logged: dict[int, int] = {}
         """Up to which offset the output of each of its scripts stands in its log."""
+        self.kept: Mapping[str, Any] = {}
+        """What the operation has kept, here or in a process of its agent before this one."""
         self._host = host
         self._known = snapshot
         self._data: dict[str, Any] = dict(snapshot.data)
@@ -153,6 +159,13 @@ class Session:
     def started_at(self) -> datetime:
         """When it was started."""
         return self._known.started_at
+
+    @property
+    def left_s(self) -> float | None:
+        """How many seconds are left until its deadline, whatever process it began in; None if it has none."""
+        if self.timeout_s is None:
+            return None
+        return max(0.0, self.timeout_s - max(0.0, (utc_now() - self.started_at).total_seconds()))
 
     @property
     def state(self) -> SessionState:
@@ -212,6 +225,14 @@ class Session:
         known = Progress(done=_finite(done) or 0.0, total=_finite(total), text=as_text(text)[:LONGEST])
         self._know(progress=known)
         self._host.changed(self)
+
+    def keep(self, **values: Any) -> None:
+        """Keep values (as JSON has them) for the case that the agent dies: its successor has them in `kept`.
+
+        They have survived this process when this returns; it is for operations with `adopt`, that are called again.
+        """
+        self.kept = {**self.kept, **cast("dict[str, Any]", to_plain(values))}
+        self._host.keep(self)
 
     def set_result(self, value: Any) -> None:
         """Set the result; without it, the result is what the operation returns."""
@@ -338,7 +359,8 @@ class Session:
     @property
     def standing(self) -> dict[str, Any]:
         """What a successor of the agent needs beside the snapshot to go on with it."""
-        return {"timeout_s": self.timeout_s, "has_begun": self.has_begun, "heard": self.heard}
+        known = {"timeout_s": self.timeout_s, "has_begun": self.has_begun, "heard": self.heard}
+        return {**known, "kept": dict(self.kept)} if self.kept else known
 
     def take_messages(self) -> tuple[SessionMessage, ...]:
         """Give the messages that no record has yet."""

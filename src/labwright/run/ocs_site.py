@@ -77,6 +77,10 @@ CLASSES: Mapping[str, KnownClass] = MappingProxyType(
             options={"--udp-port": "port", "--db-path": None, "--create-table": None},
             flags=frozenset({"--test-mode", "--echo-sql"}),
         ),
+        "MultiSmurfManager": KnownClass(
+            class_name="labwright.instruments.pysmurf.multismurf_manager:MultiSmurfManager",
+            options={"--controllers": "controllers"},
+        ),
     }
 )
 

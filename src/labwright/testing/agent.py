@@ -15,11 +15,13 @@ import structlog
 
 from labwright.agents.agent import Agent, attach
 from labwright.agents.feeds import Feed
+from labwright.core.errors import NotProvidedError
 from labwright.core.model import FileEntry
 from labwright.testing.fake import LogLine
 
 if TYPE_CHECKING:
     from labwright.agents.session import Session
+    from labwright.journal.journal import Journal
 
 
 def served(
@@ -77,6 +79,22 @@ class Given:
             weakref.finalize(self, shutil.rmtree, self._state_dir, ignore_errors=True)
         self._state_dir.mkdir(parents=True, exist_ok=True)
         return self._state_dir
+
+    @property
+    def journal(self) -> Journal:
+        """Refuse it: there is none.
+
+        Raises:
+            NotProvidedError: always.
+        """
+        raise NotProvidedError(
+            "the agent of a test has no journal",
+            because="it is served to nobody",
+            cure="serve it in a lab: labwright.testing.lab()",
+        )
+
+    def operations_changed(self) -> None:
+        """Do nothing: nobody calls its operations by name."""
 
     def feed(self, name: str, *, buffer_s: float) -> Feed:  # noqa: ARG002 - what is published is kept at once
         """Give a feed that keeps its samples."""

@@ -79,6 +79,9 @@ class _NoAgent:
     def changed(self, session: Session) -> None:
         """Nobody watches."""
 
+    def keep(self, session: Session) -> None:
+        """Do nothing: the session has it."""
+
     def say(self, session: Session, level: str, text: str, fields: Mapping[str, Any], said: Said = NOW) -> None:  # noqa: ARG002 - protocol
         """Keep a line."""
         self._lines.append(text)

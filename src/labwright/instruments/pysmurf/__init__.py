@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labwright.instruments.pysmurf.controller import PysmurfController
+    from labwright.instruments.pysmurf.managed_smurf import ManagedSmurfInstance
     from labwright.instruments.pysmurf.monitor import PysmurfMonitor
+    from labwright.instruments.pysmurf.multismurf_manager import MultiSmurfManager
     from labwright.instruments.pysmurf.publisher import Publisher
 
-__all__ = ["Publisher", "PysmurfController", "PysmurfMonitor"]
+__all__ = ["ManagedSmurfInstance", "MultiSmurfManager", "Publisher", "PysmurfController", "PysmurfMonitor"]
 
 _HOMES = {
+    "ManagedSmurfInstance": "labwright.instruments.pysmurf.managed_smurf",
+    "MultiSmurfManager": "labwright.instruments.pysmurf.multismurf_manager",
     "PysmurfController": "labwright.instruments.pysmurf.controller",
     "PysmurfMonitor": "labwright.instruments.pysmurf.monitor",
     "Publisher": "labwright.instruments.pysmurf.publisher",

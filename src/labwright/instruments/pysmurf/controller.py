@@ -7,6 +7,7 @@ imports neither pysmurf nor sodetlib, and starts without hardware.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from labwright.instruments.pysmurf.controller_feeds import Feeds
 from labwright.instruments.pysmurf.hardware_operation import HardwareOperation
 from labwright.instruments.pysmurf.script_operation import ScriptOperation
 from labwright.instruments.pysmurf.setting import Setting
+from labwright.instruments.pysmurf.stream_id import configured_stream_id, simulated_stream_id
 from labwright.instruments.pysmurf.voltages import LINES, biases_by_group
 
 LOCK = "smurf"
@@ -75,11 +77,21 @@ class PysmurfController(Agent):
         self._simulate = simulate
         self._data_dir = data_dir
 
+    def own_labels(self) -> Mapping[str, str]:
+        """Give the `stream_id` of the slot, as configured, or that of the simulated card that a label places."""
+        stream_id = configured_stream_id(self._slot)
+        if stream_id is None and self._simulate and "slot" in self.labels:
+            stream_id = simulated_stream_id(self._slot, self.labels)
+        return {"stream_id": stream_id} if stream_id else {}
+
     async def open(self) -> None:
         """Read the environment and make the feeds; the hardware is not touched."""
         data_dir = Path(self._data_dir) if self._data_dir else self.state_dir / "smurf"
         setting = Setting.of_environment(
-            slot=self._slot, site=self.site, simulated_data=data_dir.absolute() if self._simulate else None
+            slot=self._slot,
+            site=self.site,
+            simulated_data=data_dir.absolute() if self._simulate else None,
+            stream_id=self._known_stream_id or "",
         )
         self._files = Catalogue(self.register_file, self._note_lost_file)
         self._scripts = ScriptOperation(setting, self._files)
@@ -265,6 +277,8 @@ class PysmurfController(Agent):
         While the SMuRF does not answer, `reachable` is false, `last_error` says why, and it is tried again. With
         `test_mode` it is read once.
         """
+        if self._known_stream_id:
+            session.update(stream_id=self._known_stream_id)
         every_s = self.poll_interval if poll_interval is None else poll_interval
         await self._hardware.watch(session, every_s, test_mode=test_mode, tell=self._feeds.state)
 
@@ -292,6 +306,12 @@ class PysmurfController(Agent):
         )
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _known_stream_id(self) -> str | None:
+        """What the stream_id is taken to be before the SMuRF itself has said it."""
+        known = self.labels.get("stream_id")
+        return simulated_stream_id(self._slot, self.labels) if known is None and self._simulate else known
 
     async def _do(self, session: Session, **params: Any) -> Any:
         return await self._hardware.do(session, session.operation, params)

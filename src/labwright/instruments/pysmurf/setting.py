@@ -40,9 +40,12 @@ class Setting:
         slot: int | None = None,
         site: Path | None = None,
         simulated_data: Path | None = None,
+        stream_id: str = "",
         environ: Mapping[str, str] | None = None,
     ) -> Setting:
         """Read the environment; with a folder for simulated data, everything runs on a simulated SMuRF.
+
+        `stream_id` names its card where no configuration does.
 
         Raises:
             UsageError: SLOT or SMURFPUB_UDP_PORT is no number.
@@ -56,7 +59,7 @@ class Setting:
             config_dir=Path(environ["OCS_CONFIG_DIR"]) if environ.get("OCS_CONFIG_DIR") else None,
             site=site,
             onward=onward if environ.get("SMURFPUB_BACKEND") == "udp" else None,
-            variables=_variables(slot, simulated_data, environ),
+            variables=_variables(slot, simulated_data, stream_id, environ),
         )
 
     @property
@@ -88,12 +91,14 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
     return int(text) if text else None
 
 
-def _variables(slot: int | None, simulated_data: Path | None, environ: Mapping[str, str]) -> Mapping[str, str]:
+def _variables(
+    slot: int | None, simulated_data: Path | None, stream_id: str, environ: Mapping[str, str]
+) -> Mapping[str, str]:
     variables = {"SMURFPUB_BACKEND": "udp"}
     if slot is not None:
         variables["SLOT"] = str(slot)
     if simulated_data is not None:
         from labwright.instruments.pysmurf.simulated import environment
 
-        variables |= environment(simulated_data, outer=environ)
+        variables |= environment(simulated_data, stream_id=stream_id, outer=environ)
     return MappingProxyType(variables)

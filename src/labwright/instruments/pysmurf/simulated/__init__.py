@@ -40,6 +40,18 @@ def import_path() -> Path:
     return Path(__file__).parent / "path"
 
 
+DEFAULT_SLOT = 2
+
+
+def usual_stream_id(crate: str = "", slot: object = None) -> str:
+    """Name the card of a slot as the simulator does where no configuration says its stream id.
+
+    >>> usual_stream_id(slot=3)
+    'crate1slot3'
+    """
+    return f"crate{crate or 1}slot{slot or DEFAULT_SLOT}"
+
+
 def environment(
     data_dir: Path | None = None,
     *,
@@ -47,11 +59,13 @@ def environment(
     seed: int | None = None,
     resonators: int | None = None,
     faults: str = "",
+    stream_id: str = "",
     outer: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Make the variables under which a script finds the simulator; `outer` (default: ours) is what they extend.
 
-    `speed` is how much faster than life its time runs, `resonators` how many each band has.
+    `speed` is how much faster than life its time runs, `resonators` how many each band has, `stream_id` names the card
+    where no configuration does.
     """
     outer = os.environ if outer is None else outer
     paths = [str(import_path()), *filter(None, [outer.get("PYTHONPATH")])]
@@ -61,6 +75,7 @@ def environment(
         "LABWRIGHT_SMURF_SEED": seed,
         "LABWRIGHT_SMURF_RESONATORS": resonators,
         "LABWRIGHT_SMURF_FAULTS": faults or None,
+        "LABWRIGHT_SMURF_STREAM_ID": stream_id or None,
     }
     return {
         "PYTHONPATH": os.pathsep.join(paths),

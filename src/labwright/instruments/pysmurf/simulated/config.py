@@ -16,10 +16,9 @@ from typing import Any, cast
 
 import yaml
 
+from labwright.instruments.pysmurf.simulated import DEFAULT_SLOT, usual_stream_id
 from labwright.instruments.pysmurf.simulated.control import SmurfControl
 from labwright.instruments.pysmurf.simulated.settings import BANDS, BIAS_GROUPS, Settings
-
-DEFAULT_SLOT = 2
 
 
 def _experiment() -> dict[str, Any]:
@@ -288,7 +287,9 @@ class DetConfig:
 
     def _usual_system(self, slot: int | None) -> dict[str, Any]:
         number = int(slot or self.slot or os.environ.get("SLOT") or DEFAULT_SLOT)
-        stream_id = f"crate1slot{number}"
+        is_ours = not (slot or self.slot) or str(number) == os.environ.get("SLOT")
+        named = os.environ.get("LABWRIGHT_SMURF_STREAM_ID") if is_ours else None
+        stream_id = named or usual_stream_id(slot=number)
         device = Settings.of().data / "config" / stream_id / "dev_cfg.yaml"
         return {
             "slot_order": [number],

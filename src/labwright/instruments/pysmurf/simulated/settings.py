@@ -6,6 +6,7 @@
 | `LABWRIGHT_SMURF_SPEED` | 100 | how much faster than life its waits are |
 | `LABWRIGHT_SMURF_SEED` | 0 | with the stream id, decides every detector |
 | `LABWRIGHT_SMURF_RESONATORS` | 128 | resonators in each of the eight bands, up to 512 |
+| `LABWRIGHT_SMURF_STREAM_ID` | crate1slot and the slot | names the card where `sys_config.yml` does not |
 | `LABWRIGHT_SMURF_FAULTS` | none | see `faults` |
 """  # noqa: E501 - a table has long rows
 
