@@ -23,37 +23,57 @@ if TYPE_CHECKING:
     from labwright.decide.scenario import Scenario
     from labwright.facts.source import fact_source
     from labwright.facts.targets import target_source
+    from labwright.plan.calendar import calendar
+    from labwright.plan.cron import cron
+    from labwright.plan.policies import Crash, Late, OnError, Overlap, Pause, Stop
     from labwright.plan.providers import provides
     from labwright.plan.retry import Retry
     from labwright.plan.steps import output_of, step, wait_for
     from labwright.plan.tasks import Task, task
+    from labwright.plan.timepoints import after, at, every, pairs
     from labwright.run.context import BlockingContext, TaskContext
+    from labwright.schedule.actions import Action
+    from labwright.schedule.schedule import Schedule
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Action",
     "Agent",
     "BlockingContext",
     "BlockingSession",
+    "Crash",
     "Event",
     "Finding",
     "Lab",
+    "Late",
     "NotApplicable",
+    "OnError",
+    "Overlap",
+    "Pause",
     "Request",
     "Retry",
     "RuleSet",
     "Scenario",
+    "Schedule",
     "Session",
+    "Stop",
     "Task",
     "TaskContext",
     "TerminalError",
     "TransientError",
     "__version__",
+    "after",
+    "at",
+    "calendar",
     "connect",
     "connect_async",
+    "cron",
+    "every",
     "fact_source",
     "operation",
     "output_of",
+    "pairs",
     "process",
     "provides",
     "rule",
@@ -82,7 +102,13 @@ _HOMES = {
     "labwright.plan.retry": ("Retry",),
     "labwright.plan.steps": ("output_of", "step", "wait_for"),
     "labwright.plan.tasks": ("Task", "task"),
+    "labwright.plan.calendar": ("calendar",),
+    "labwright.plan.cron": ("cron",),
+    "labwright.plan.policies": ("Crash", "Late", "OnError", "Overlap", "Pause", "Stop"),
+    "labwright.plan.timepoints": ("after", "at", "every", "pairs"),
     "labwright.run.context": ("BlockingContext", "TaskContext"),
+    "labwright.schedule.actions": ("Action",),
+    "labwright.schedule.schedule": ("Schedule",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

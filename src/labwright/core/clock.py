@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Clock(Protocol):
@@ -19,6 +19,31 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Tell seconds that never jump, for waiting and for measuring durations."""
+        ...
+
+
+class Sleeper(Protocol):
+    """Somebody who sleeps by a clock that is moved by hand."""
+
+    def wakes_in(self) -> float | None:
+        """Tell after how many seconds it wants to be woken; None when only others wake it."""
+        ...
+
+    def wake(self) -> None:
+        """Have it do what is due now, and return when it sleeps again."""
+        ...
+
+
+@runtime_checkable
+class MovedClock(Clock, Protocol):
+    """A clock that somebody moves, in a test or a simulation; it wakes those that sleep by it."""
+
+    def attach(self, sleeper: Sleeper) -> None:
+        """Stop at each moment at which this one wants to be woken."""
+        ...
+
+    def detach(self, sleeper: Sleeper) -> None:
+        """Forget this one."""
         ...
 
 

@@ -1,0 +1,116 @@
+"""What a schedule is made of: its actions, their points, and who does what at which of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from labwright.core.errors import UsageError
+from labwright.plan.points import Points
+from labwright.plan.points import Sequence as PointSequence
+from labwright.plan.policies import Policies
+from labwright.schedule.actions import Action, Lock, check_keywords, unique_labels
+from labwright.schedule.orders import Due
+from labwright.schedule.point_run import Call
+
+Keywords = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class Addition:
+    """Points that were added together, one following the other, with the keywords for their actions."""
+
+    parts: list[Points]
+    keywords: Keywords = field(default_factory=dict[str, Mapping[str, Any]])
+
+    @property
+    def points(self) -> Points:
+        """The points as one expression."""
+        return self.parts[0] if len(self.parts) == 1 else PointSequence(tuple(self.parts))
+
+
+@dataclass(frozen=True)
+class Also:
+    """An action that runs only at some points: by number, or by name; None is every point."""
+
+    action: Action
+    points: frozenset[int | str] | None
+
+    def is_at(self, due: Due) -> bool:
+        """Tell whether it runs at that point."""
+        return self.points is None or due.number in self.points or due.name in self.points
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A schedule as it stands when it starts."""
+
+    name: str
+    actions: Sequence[Action]
+    also: Sequence[Also]
+    additions: Sequence[Addition]
+    policies: Policies
+    safe_state: Action | None
+    locks: Sequence[Lock]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label of each action, no two the same."""
+        return unique_labels([*self.actions, *(each.action for each in self.also)])
+
+    def check(self) -> None:
+        """Refuse what could not run.
+
+        Raises:
+            UsageError: there is no point, or an action does not take its arguments.
+        """
+        if not self.additions:
+            raise UsageError(
+                f"the schedule {self.name!r} has no time points",
+                because="nothing would ever be due",
+                cure="add some, as in .every(60, times=5) or .at(5 * every(60))",
+            )
+        passed: list[Keywords] = [addition.keywords for addition in self.additions if addition.keywords]
+        if len(passed) < len(self.additions):
+            self.check_call({})
+        for keywords in passed:
+            self.check_call(keywords)
+        if self.safe_state is not None:
+            self.safe_state.arguments({})
+
+    def check_call(self, keywords: Keywords) -> None:
+        """Refuse keywords that no action takes, and arguments that are missing.
+
+        Raises:
+            UsageError: an action would fail for its arguments.
+        """
+        check_keywords(keywords, self.labels)
+        for label, action in zip(self.labels, (*self.actions, *(each.action for each in self.also)), strict=True):
+            action.arguments(keywords.get(label, {}))
+
+    def points(self) -> Iterator[Points]:
+        """Give the points of each addition."""
+        return (addition.points for addition in self.additions)
+
+    def keywords_of_strands(self) -> list[Keywords]:
+        """Give, for each strand of the course, the keywords for its points."""
+        return [each.keywords for each in self.additions for _ in each.points.strands()]
+
+    def calls(self, due: Due, keywords: Keywords) -> list[Call]:
+        """Give the actions of a point."""
+        chosen = [*self.actions, *(each.action for each in self.also)]
+        is_there = [True] * len(self.actions) + [each.is_at(due) for each in self.also]
+        return [
+            Call(label=label, action=action, keywords=keywords.get(label, {}))
+            for label, action, is_due in zip(self.labels, chosen, is_there, strict=True)
+            if is_due
+        ]
+
+    def fingerprint(self) -> str:
+        """Give a text that tells this plan from another one."""
+        digest = hashlib.sha256(repr(self.labels).encode())
+        for addition in self.additions:
+            digest.update(repr(addition.points).encode())
+        return digest.hexdigest()[:16]

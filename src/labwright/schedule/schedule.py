@@ -1,0 +1,347 @@
+"""A schedule: actions bound to time points, in a plain script or notebook, without a server.
+
+with Schedule(take_sample, inject).at(5 * every(60) + 10 * every(300)) as schedule:
+schedule.join()
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from labwright.core.clock import Clock, SystemClock
+from labwright.core.errors import ConflictError, NotRunningError, UsageError, WaitTimeoutError
+from labwright.core.ids import checked_name
+from labwright.plan.calendar import calendar
+from labwright.plan.cron import cron
+from labwright.plan.point_checks import checked_count
+from labwright.plan.points import Points, Since
+from labwright.plan.policies import Crash, Late, OnError, Overlap, Pause, Policies, Stop
+from labwright.plan.retry import Retry
+from labwright.plan.timepoints import after, at, every
+from labwright.schedule.actions import Action, Lock, as_action, unique_labels
+from labwright.schedule.past import remembered
+from labwright.schedule.performance import Note, Performance
+from labwright.schedule.plan import Addition, Also, Plan
+from labwright.schedule.row_file import RowFile, beside_the_script
+from labwright.schedule.table import Rows
+from labwright.schedule.timeline import Timeline
+
+BESIDE_THE_SCRIPT: Final = "beside the script"
+Callables = Action | Callable[..., Any]
+
+
+class Schedule:
+    """Actions bound to time points.
+
+    The actions of a point run in their order, each with the arguments of its `Action`. Every point yields a row, which
+    is written to `journal` as it happens: a path, a file beside the script by default, or None to keep rows in memory
+    alone. After a crash the same schedule goes on where it was, as its `crash` policy says. A `safe_state` action runs
+    at every end, after an error and Ctrl-C too. `locks` are held while a point runs.
+
+    Raises:
+        UsageError: there is no action, or one of the options will not do.
+    """
+
+    def __init__(
+        self,
+        *actions: Callables,
+        name: str = "",
+        overlap: Overlap | str = Overlap.WAIT,
+        late: Late | str = Late.RUN,
+        tolerance: float = 1.0,
+        pause: Pause | str = Pause.SHIFT,
+        on_error: OnError | str = OnError.NEXT_POINT,
+        stop: Stop | str = Stop.AFTER_ACTION,
+        crash: Crash | str = Crash.PAUSE,
+        retry: Retry | None = None,
+        safe_state: Callables | None = None,
+        locks: Sequence[Lock] = (),
+        journal: str | os.PathLike[str] | None = BESIDE_THE_SCRIPT,
+        clock: Clock | None = None,
+    ) -> None:
+        if not actions:
+            raise UsageError(
+                "a schedule needs an action",
+                because="there is nothing that it could do at its points",
+                cure="give it functions: Schedule(take_sample, inject)",
+            )
+        self._actions = [as_action(each) for each in actions]
+        self.name = checked_name(name or "-".join(unique_labels(self._actions))[:128], "schedule")
+        given: dict[str, Any] = {"overlap": overlap, "late": late, "pause": pause, "on_error": on_error}
+        given |= {"stop": stop, "crash": crash, "tolerance": tolerance} | ({"retry": retry} if retry else {})
+        self.policies = Policies(**given)
+        self._also: list[Also] = []
+        self._additions: list[Addition] = []
+        self._safe_state = None if safe_state is None else as_action(safe_state)
+        self._locks = tuple(locks)
+        self._journal = journal
+        self._clock = clock or SystemClock()
+        self._performance: Performance | None = None
+
+    def at(self, *when: Points | datetime | str, zone: str | None = None, **keywords: Mapping[str, Any]) -> Self:
+        """Add time points beside those that are there: expressions, counted from the start, or instants.
+
+        Keywords are passed through to the actions of these points: `.at(points, inject={"volume_ml": 2})`.
+        """
+        instants = [each for each in when if not isinstance(each, Points)]
+        expressions = [each for each in when if isinstance(each, Points)]
+        if instants or not when:
+            expressions.append(at(*instants, zone=zone))
+        for points in expressions:
+            self._add(Addition([points], keywords))
+        return self
+
+    def every(
+        self,
+        interval: float,
+        *,
+        times: int | None = None,
+        first: float | None = None,
+        until: float | datetime | None = None,
+    ) -> Self:
+        """Add a point each `interval` seconds, after those that `after` or `every` have added before."""
+        points = every(interval, first=first, until=until)
+        return self._follow(points if times is None else times * points)
+
+    def after(
+        self, seconds: float | Iterable[float], *, since: str | Since = Since.PLANNED, of: str | None = None
+    ) -> Self:
+        """Add points some seconds after the last one that `after` or `every` has added, or after another moment."""
+        points = after(seconds, since=since, of=of)
+        if since == Since.START or of is not None:
+            self._add(Addition([points]))
+            return self
+        return self._follow(points)
+
+    def cron(self, line: str, *, zone: str = "UTC", **keywords: Mapping[str, Any]) -> Self:
+        """Add the local times of a cron line, beside the points that are there."""
+        self._add(Addition([cron(line, zone=zone)], keywords))
+        return self
+
+    def calendar(self, expression: str, *, zone: str | None = None, **keywords: Mapping[str, Any]) -> Self:
+        """Add the local times of a calendar expression, beside the points that are there."""
+        self._add(Addition([calendar(expression, zone=zone)], keywords))
+        return self
+
+    def also(self, action: Callables, *, points: Iterable[int | str] | None = None) -> Self:
+        """Add an action that runs after the others, at the points with these numbers (from 1) or names alone."""
+        chosen = None if points is None else frozenset(points)
+        if chosen is not None and (not chosen or any(isinstance(each, int) and each < 1 for each in chosen)):
+            raise UsageError(
+                f"there are no points {sorted(chosen, key=str)}",
+                because="points are numbered from 1",
+                cure="name some, as in points=[1, 3, 5], or leave points out for all",
+            )
+        self._refuse_when_started("actions")
+        self._also.append(Also(as_action(action), chosen))
+        return self
+
+    def start(self, *, fresh: bool = False) -> Self:
+        """Begin; a run that a crash has cut short goes on, unless `fresh`.
+
+        Raises:
+            UsageError: there are no points, or an action does not take what it is given.
+            ConflictError: it has been started, or the journal has an unfinished run of another schedule.
+        """
+        self._refuse_when_started("a start")
+        plan = self._plan()
+        plan.check()
+        file = self._open()
+        try:
+            self._performance = self._new_performance(plan, file, fresh=fresh)
+        except BaseException:
+            if file:
+                file.close()
+            raise
+        atexit.register(self._performance.leave)
+        self._performance.start()
+        return self
+
+    def pause(self) -> None:
+        """Begin no planned point until `resume`; a point that runs goes on."""
+        self._started.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause, as the pause policy says."""
+        self._started.resume()
+
+    def skip(self, count: int = 1) -> None:
+        """Leave out the next points: their rows say `bypassed`."""
+        self._started.skip(checked_count(count, "a number of points"))
+
+    def fire(self, **keywords: Mapping[str, Any]) -> None:
+        """Make a point now, during a pause too; keywords are passed through: `fire(inject={"volume_ml": 2})`."""
+        self._started.fire(keywords)
+
+    def stop(self, how: Stop | str | None = None) -> None:
+        """Ask for the end, and return at once; `how` is the stop policy unless given."""
+        self._started.stop(Stop(how) if how else self.policies.stop, "stopped by hand")
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end; Ctrl-C, or a termination of the process, aborts and reaches the safe state first.
+
+        Raises:
+            WaitTimeoutError: the timeout in seconds has passed; the schedule goes on.
+            NotRunningError: it has not been started.
+        """
+        performance = self._started
+        try:
+            with _termination_raises():
+                is_over = performance.finished.wait(timeout)
+        except BaseException as error:
+            performance.stop(Stop.NOW, f"aborted by {type(error).__name__}")
+            performance.finished.wait()
+            raise
+        if not is_over:
+            raise WaitTimeoutError(
+                f"the schedule {self.name!r} is not over after {timeout:g} s",
+                because="points are left, or one still runs",
+                cure="wait longer, or stop() it",
+            )
+        atexit.unregister(performance.leave)
+        if performance.broken is not None:
+            raise performance.broken
+
+    def __enter__(self) -> Self:
+        return self if self._performance else self.start()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        performance = self._started
+        if error is not None:
+            performance.stop(Stop.NOW, f"aborted by {type(error).__name__}")
+            performance.finished.wait()
+        elif not performance.finished.is_set():
+            self.stop()
+            self.join()
+
+    @property
+    def rows(self) -> Rows:
+        """The rows so far."""
+        return Rows(list(self._performance.rows) if self._performance else ())
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What happened besides: pauses, alarms about time budgets, clocks that were set."""
+        return tuple(self._performance.notes) if self._performance else ()
+
+    @property
+    def is_paused(self) -> bool:
+        """Tell whether it is paused."""
+        return self._performance is not None and self._performance.is_paused
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether it has come to its end."""
+        return self._performance is not None and self._performance.finished.is_set()
+
+    def preview(self, count: int = 20, *, start: datetime | None = None) -> Timeline:
+        """Show the next points as they are planned, for a start now unless told otherwise."""
+        plan = self._plan()
+        plan.check()
+        return Timeline.planned(plan, start or self._clock.now(), checked_count(count, "a preview"))
+
+    def timeline(self) -> Timeline:
+        """Show planned and actual side by side, as far as it has come.
+
+        Raises:
+            NotRunningError: it has not been started.
+        """
+        return Timeline.actual(self.name, self.rows, self._started.started_at)
+
+    def __str__(self) -> str:
+        return str(self.timeline() if self._performance else self.preview())
+
+    def _repr_html_(self) -> str:
+        return (self.timeline() if self._performance else self.preview()).to_svg()
+
+    @property
+    def _started(self) -> Performance:
+        if self._performance is None:
+            raise NotRunningError(
+                f"the schedule {self.name!r} has not been started",
+                because="there is nothing to wait for, to pause or to stop",
+                cure="start() it, or use it as `with schedule:`",
+            )
+        return self._performance
+
+    def _plan(self) -> Plan:
+        return Plan(
+            name=self.name,
+            actions=tuple(self._actions),
+            also=tuple(self._also),
+            additions=tuple(self._additions),
+            policies=self.policies,
+            safe_state=self._safe_state,
+            locks=self._locks,
+        )
+
+    def _add(self, addition: Addition) -> None:
+        self._refuse_when_started("points")
+        self._additions.append(addition)
+
+    def _follow(self, points: Points) -> Self:
+        """Let the points follow the last ones, if those were added one after another too."""
+        self._refuse_when_started("points")
+        last = self._additions[-1] if self._additions else None
+        if last is None or last.keywords:
+            self._add(Addition([points]))
+        else:
+            if not last.parts[-1].is_finite:
+                _ = last.parts[-1] + points  # raises what is wrong with that
+            last.parts.append(points)
+        return self
+
+    def _open(self) -> RowFile | None:
+        if self._journal is None:
+            return None
+        if self._journal == BESIDE_THE_SCRIPT:
+            return RowFile(beside_the_script(self.name))
+        return RowFile(Path(self._journal))
+
+    def _new_performance(self, plan: Plan, file: RowFile | None, *, fresh: bool) -> Performance:
+        lines = file.last_run() if file else []
+        if fresh or not lines or lines[0].get("record") != "started":
+            return Performance(plan, self._clock, file, None)
+        before = remembered(lines, self._clock.now())
+        if before.plan != plan.fingerprint():
+            raise ConflictError(
+                f"{file.path if file else ''} has an unfinished run of another schedule",
+                because="a crash cut it short, and its actions or time points were not those of this one",
+                cure="start(fresh=True) leaves it unfinished, and a journal=PATH of its own keeps them apart",
+            )
+        return Performance(plan, self._clock, file, before)
+
+    def _refuse_when_started(self, what: str) -> None:
+        if self._performance is not None:
+            raise ConflictError(
+                f"the schedule {self.name!r} has been started and takes no more {what}",
+                because="its plan is what a crash goes on from",
+                cure="fire() makes a point now; make another schedule for another plan",
+            )
+
+
+@contextmanager
+def _termination_raises() -> Generator[None]:
+    """Have SIGTERM leave as Ctrl-C does, where nobody has said what it should do."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

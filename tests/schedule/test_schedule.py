@@ -1,0 +1,484 @@
+"""A schedule on a clock that is moved by hand: actions, arguments, policies that need threads, rows, and crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labwright import Action, Crash, OnError, Retry, Schedule, Stop, after, every
+from labwright.core.errors import ConflictError, LockedError, NotRunningError, UsageError, WaitTimeoutError
+from labwright.schedule.rows import FIELDS
+from labwright.testing import ManualClock
+
+LIMIT_S = 30.0
+
+
+def noting(seen: list[float], clock: ManualClock) -> Callable[[], float]:
+    """Make an action that notes when it was called."""
+
+    def take_sample() -> float:
+        seen.append(clock.monotonic())
+        return clock.monotonic()
+
+    return take_sample
+
+
+def test_the_published_sampling_sequence_runs_at_its_moments() -> None:
+    clock, seen, injected = ManualClock(), list[float](), list[float]()
+
+    def inject() -> None:
+        injected.append(clock.monotonic())
+
+    schedule = Schedule(noting(seen, clock), inject, journal=None, clock=clock)
+    schedule.every(60, times=5).every(300, times=10)
+    with schedule:
+        clock.advance(150)
+        schedule.fire()
+        clock.advance(10)
+        schedule.pause()
+        clock.advance(100)
+        schedule.resume()
+        clock.advance(3600)
+        schedule.join(LIMIT_S)
+
+    moved = [*range(280, 401, 60), *range(700, 3401, 300)]
+    assert seen == injected == [60, 120, 150, *moved]
+    assert schedule.rows.outcomes == {"succeeded": 16}
+    assert [row.point for row in schedule.rows] == [1, 2, None, *range(3, 16)]
+    assert {row.lateness_s for row in schedule.rows} == {0.0}
+    assert schedule.rows[3].due_at != schedule.rows[3].planned_at
+
+
+def test_the_results_are_found_by_position_and_by_a_label_of_their_own() -> None:
+    clock = ManualClock()
+    schedule = Schedule(lambda: 1, Action(lambda: 2, label="second"), lambda: 3, journal=None, clock=clock)
+
+    with schedule.at(after(1)):
+        clock.advance(1)
+
+    results = schedule.rows[0].result
+    assert results.labels == ("action", "second", "action-2")
+    assert [results[0], results["second"], results["action-2"]] == [1, 2, 3]
+
+
+def test_an_action_may_be_a_coroutine_and_all_share_one_loop() -> None:
+    clock, loops = ManualClock(), set[int]()
+
+    async def measure(wavelength_nm: float) -> float:
+        await asyncio.sleep(0)
+        loops.add(id(asyncio.get_running_loop()))
+        return wavelength_nm
+
+    schedule = Schedule(Action(measure, 532.0), journal=None, clock=clock)
+    with schedule.every(1, times=3):
+        clock.advance(3)
+        schedule.join(LIMIT_S)
+
+    assert [row.result[0] for row in schedule.rows] == [532.0] * 3
+    assert len(loops) == 1
+    assert schedule.rows[0].args == {"measure": {"wavelength_nm": 532.0}}
+
+
+def test_keywords_are_passed_through_at_points_and_by_hand() -> None:
+    clock = ManualClock()
+
+    def inject(volume_ml: float = 1.0) -> float:
+        return volume_ml
+
+    schedule = Schedule(inject, journal=None, clock=clock)
+    schedule.at(after(1)).at(after(2), inject={"volume_ml": 2.0})
+    with schedule:
+        clock.advance(1)
+        schedule.fire(inject={"volume_ml": 3.0})
+        clock.advance(1)
+        schedule.join(LIMIT_S)
+
+    assert [row.result["inject"] for row in schedule.rows] == [1.0, 3.0, 2.0]
+    assert schedule.rows[2].args == {"inject": {"volume_ml": 2.0}}
+
+
+@pytest.mark.parametrize("keywords", [{"nosuch": {"value": 1}}, {"inject": {"nosuch": 1}}, {"inject": 5}])
+def test_wrong_keywords_are_refused_before_the_start(keywords: dict[str, Any]) -> None:
+    def inject(volume_ml: float = 1.0) -> float:
+        return volume_ml
+
+    schedule = Schedule(inject, journal=None).at(after(1), **keywords)
+
+    with pytest.raises(UsageError, match=r"nosuch|keywords"):
+        schedule.start()
+
+
+def test_an_argument_that_is_missing_is_refused_before_the_start() -> None:
+    def inject(volume_ml: float) -> float:
+        return volume_ml
+
+    with pytest.raises(UsageError, match="volume_ml"):
+        Schedule(inject, journal=None).every(1).start()
+
+
+def test_more_actions_run_at_the_points_that_are_named() -> None:
+    clock, seen = ManualClock(), list[float]()
+    schedule = (
+        Schedule(lambda: None, journal=None, clock=clock).every(1, times=5).also(noting(seen, clock), points=[1, 3])
+    )
+
+    with schedule:
+        clock.advance(5)
+
+    assert seen == [1, 3]
+
+
+def test_a_condition_leaves_an_action_out() -> None:
+    clock = ManualClock()
+    schedule = Schedule(Action(lambda: 1, label="fill", when=lambda: clock.monotonic() > 1), journal=None, clock=clock)
+
+    with schedule.every(1, times=2):
+        clock.advance(2)
+
+    assert [row.outcome for row in schedule.rows] == ["bypassed", "succeeded"]
+    assert "fill" in schedule.rows[0].reason
+
+
+def test_an_action_that_raises_leaves_the_later_ones_of_its_point_out_and_the_later_points_in() -> None:
+    clock, seen = ManualClock(), list[float]()
+
+    def fail() -> None:
+        if clock.monotonic() == 1:
+            raise OSError("no vial")
+
+    schedule = Schedule(fail, noting(seen, clock), journal=None, clock=clock)
+    with schedule.every(1, times=2):
+        clock.advance(2)
+
+    assert [row.outcome for row in schedule.rows] == ["failed", "succeeded"]
+    assert seen == [2]
+    assert schedule.rows[0].error == {"kind": "bug", "message": "no vial", "because": "OSError", "try": ""}
+
+
+def test_a_failed_action_is_tried_again_after_growing_waits() -> None:
+    clock, tries = ManualClock(), list[float]()
+
+    def fail_twice() -> str:
+        tries.append(clock.monotonic())
+        if len(tries) < 3:
+            raise OSError("busy")
+        return "done"
+
+    retry = Retry(attempts=3, first=2, jitter=0)
+    schedule = Schedule(fail_twice, on_error=OnError.RETRY, retry=retry, journal=None, clock=clock)
+    with schedule.at(after(10)):
+        clock.advance(60)
+        schedule.join(LIMIT_S)
+
+    assert tries == [10, 12, 16]
+    assert schedule.rows[0].outcome == "succeeded"
+
+
+@pytest.mark.parametrize("on_error", OnError)
+def test_the_safe_state_is_reached_at_every_end(on_error: OnError) -> None:
+    clock, reached = ManualClock(), list[float]()
+
+    def fail() -> None:
+        raise OSError("leak")
+
+    options: dict[str, Any] = {"on_error": on_error, "retry": Retry(attempts=1), "journal": None, "clock": clock}
+    schedule = Schedule(fail, safe_state=noting(reached, clock), **options)
+    with schedule.every(1, times=3):
+        clock.advance(3)
+        schedule.join(LIMIT_S)
+
+    stops = on_error is OnError.STOP
+    assert reached == [1 if stops else 3]
+    assert [row.outcome for row in schedule.rows] == (["failed", "aborted", "aborted"] if stops else ["failed"] * 3)
+
+
+def test_ctrl_c_aborts_what_runs_and_reaches_the_safe_state() -> None:
+    clock, reached, cancelled = ManualClock(), threading.Event(), threading.Event()
+    running = threading.Event()
+
+    async def stir() -> None:
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async def close_valves() -> None:
+        reached.set()
+
+    schedule = Schedule(stir, safe_state=close_valves, journal=None, clock=clock).every(1, times=2, first=0)
+    mover = threading.Thread(target=schedule.start)
+    mover.start()
+    assert running.wait(LIMIT_S)
+    with pytest.raises(KeyboardInterrupt), schedule:
+        raise KeyboardInterrupt
+    mover.join(LIMIT_S)
+
+    assert reached.is_set()
+    assert cancelled.wait(LIMIT_S)
+    assert [row.outcome for row in schedule.rows] == ["aborted", "aborted"]
+    assert "KeyboardInterrupt" in schedule.rows[0].reason
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome", "results"),
+    [(Stop.AFTER_POINT, "succeeded", 2), (Stop.AFTER_ACTION, "aborted", 1), (Stop.NOW, "aborted", 0)],
+)
+def test_a_stop_ends_after_as_much_as_it_says(how: Stop, outcome: str, results: int) -> None:
+    running, may_end = threading.Event(), threading.Event()
+
+    def hold() -> int:
+        running.set()
+        assert may_end.wait(LIMIT_S)
+        return 1
+
+    schedule = Schedule(hold, lambda: 2, journal=None).every(1000, times=2, first=0).start()
+    assert running.wait(LIMIT_S)
+    schedule.stop(how)
+    if how is not Stop.NOW:
+        may_end.set()
+    schedule.join(LIMIT_S)
+    may_end.set()
+
+    assert sorted(row.outcome for row in schedule.rows) == sorted([outcome, "aborted"])
+    assert max(len(row.result) for row in schedule.rows) == results
+
+
+def test_an_alarm_tells_of_an_action_that_takes_longer_than_its_budget() -> None:
+    alarmed = threading.Event()
+    schedule = Schedule(Action(lambda: alarmed.wait(LIMIT_S), label="heat", budget=0.02), journal=None).at(after(0))
+
+    with schedule.start():
+        while not schedule.notes:
+            threading.Event().wait(0.01)
+        alarmed.set()
+        schedule.join(LIMIT_S)
+
+    assert [note.kind for note in schedule.notes] == ["over_budget"]
+    assert "heat at point 1" in schedule.notes[0].text
+    assert schedule.rows[0].outcome == "succeeded"
+
+
+def test_schedules_that_share_a_lock_use_the_instrument_one_after_the_other() -> None:
+    pump, inside, most = threading.Lock(), list[int](), list[int]()
+
+    def use() -> None:
+        inside.append(1)
+        most.append(len(inside))
+        threading.Event().wait(0.005)
+        inside.pop()
+
+    schedules = [Schedule(Action(use, locks=[pump]), name=f"s{n}", journal=None).every(0.002, times=5) for n in (1, 2)]
+    for schedule in schedules:
+        schedule.start()
+    for schedule in schedules:
+        schedule.join(LIMIT_S)
+
+    assert most == [1] * 10
+
+
+def test_the_wall_clock_may_be_set_while_intervals_go_on() -> None:
+    clock, seen = ManualClock(), list[float]()
+    schedule = Schedule(noting(seen, clock), journal=None, clock=clock).every(60, times=3)
+
+    with schedule:
+        clock.advance(90)
+        clock.step_wall(3600)
+        clock.advance(1)
+        clock.step_wall(-7200)
+        clock.advance(89)
+        schedule.join(LIMIT_S)
+
+    assert seen == [60, 120, 180]
+    assert [note.kind for note in schedule.notes] == ["clock_stepped", "clock_stepped"]
+
+
+def test_rows_are_written_as_they_happen_and_exported(tmp_path: Path) -> None:
+    clock = ManualClock()
+    path = tmp_path / "samples.jsonl"
+    odd = iter([float("nan"), b"\xff", object(), {1: {2, 3}}, "\ud800"])
+    schedule = Schedule(Action(lambda: next(odd), label="odd"), journal=path, clock=clock).every(1, times=5)
+
+    with schedule:
+        clock.advance(2)
+        written = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        clock.advance(3)
+        schedule.join(LIMIT_S)
+
+    assert sum(line["record"] == "row" for line in written) == 2
+    schedule.rows.to_csv(tmp_path / "rows.csv")
+    schedule.rows.to_json(tmp_path / "rows.json")
+    schedule.rows.to_jsonl(tmp_path / "rows.jsonl")
+    with (tmp_path / "rows.csv").open(encoding="utf-8", newline="") as file:
+        assert next(tuple(row) for row in csv.reader(file)) == FIELDS
+    exported = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert exported == lines == schedule.rows.as_dicts()
+    assert exported[0]["result"] == {"odd": {"$float": "nan"}}
+    assert "<table>" in schedule.rows._repr_html_()
+
+
+def test_a_journal_belongs_to_one_schedule_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    first = Schedule(lambda: None, journal=path).every(1000).start()
+
+    with pytest.raises(LockedError, match="in use"):
+        Schedule(lambda: None, journal=path).every(1000).start()
+    first.stop()
+    first.join(LIMIT_S)
+
+
+def crashed(path: Path, *, interrupted: bool = True) -> None:
+    """Leave the file of a schedule that died at 130 s, in its second point."""
+    clock = ManualClock()
+    schedule = Schedule(Action(lambda: 1, label="sample"), journal=path, clock=clock).every(60, times=5)
+    with schedule:
+        clock.advance(120)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    last = next(place for place, line in enumerate(lines) if json.loads(line).get("point") == 2)
+    kept = lines[: last + 1 if interrupted else last]
+    path.write_text("\n".join([*kept, '{"record": "ro']), encoding="utf-8")
+
+
+def going_on(path: Path, crash: Crash) -> tuple[Schedule, ManualClock]:
+    clock = ManualClock()
+    clock.advance(200)
+    return Schedule(Action(lambda: 2, label="sample"), journal=path, clock=clock, crash=crash).every(60, times=5), clock
+
+
+@pytest.mark.parametrize(
+    ("crash", "outcomes"),
+    [
+        (Crash.PAUSE, ["succeeded", "interrupted", "missed_down", "succeeded", "succeeded"]),
+        (Crash.SKIP, ["succeeded", "interrupted", "missed_down", "succeeded", "succeeded"]),
+        (Crash.REPEAT, ["succeeded", "succeeded", "missed_down", "succeeded", "succeeded"]),
+    ],
+)
+def test_the_next_start_goes_on_after_a_crash(tmp_path: Path, crash: Crash, outcomes: list[str]) -> None:
+    crashed(tmp_path / "rows.jsonl")
+    schedule, clock = going_on(tmp_path / "rows.jsonl", crash)
+
+    with schedule:
+        assert schedule.is_paused == (crash is Crash.PAUSE)
+        clock.advance(10)
+        schedule.resume()
+        clock.advance(110)
+        schedule.join(LIMIT_S)
+
+    rows = sorted(schedule.rows, key=lambda row: row.point or 0)
+    assert [row.outcome for row in rows] == outcomes
+    assert [row.point for row in rows] == [1, 2, 3, 4, 5]
+    shifted = 10 if crash is Crash.PAUSE else 0
+    assert rows[3].started_at is not None
+    assert (rows[3].started_at - ManualClock().now()).total_seconds() == 240 + shifted
+
+
+def test_a_crash_between_two_points_costs_none(tmp_path: Path) -> None:
+    crashed(tmp_path / "rows.jsonl", interrupted=False)
+    schedule, clock = going_on(tmp_path / "rows.jsonl", Crash.PAUSE)
+
+    with schedule:
+        clock.advance(100)
+        schedule.join(LIMIT_S)
+
+    assert [row.outcome for row in schedule.rows] == [
+        "succeeded",
+        "missed_down",
+        "missed_down",
+        "succeeded",
+        "succeeded",
+    ]
+
+
+def test_a_run_that_has_ended_is_not_gone_on_with(tmp_path: Path) -> None:
+    for _ in range(2):
+        clock = ManualClock()
+        with Schedule(lambda: 1, journal=tmp_path / "rows.jsonl", clock=clock).every(1, times=2) as schedule:
+            clock.advance(2)
+            schedule.join(LIMIT_S)
+        assert len(schedule.rows) == 2
+
+
+def test_a_crashed_run_of_another_plan_is_not_gone_on_with_unless_it_is_said(tmp_path: Path) -> None:
+    crashed(tmp_path / "rows.jsonl")
+    clock = ManualClock()
+    other = Schedule(lambda: 2, journal=tmp_path / "rows.jsonl", clock=clock).every(7, times=1)
+
+    with pytest.raises(ConflictError, match="another schedule"):
+        other.start()
+    other.start(fresh=True)
+    clock.advance(7)
+    other.join(LIMIT_S)
+
+    assert other.rows.outcomes == {"succeeded": 1}
+
+
+def test_a_join_has_a_timeout_and_needs_a_start() -> None:
+    schedule = Schedule(lambda: None, journal=None).every(1000)
+
+    with pytest.raises(NotRunningError):
+        schedule.join()
+    with schedule, pytest.raises(WaitTimeoutError, match="not over"):
+        schedule.join(0.01)
+    assert schedule.is_over
+
+
+def test_a_started_schedule_takes_no_more_points() -> None:
+    with (
+        Schedule(lambda: None, journal=None).every(1000) as schedule,
+        pytest.raises(ConflictError, match="no more points"),
+    ):
+        schedule.every(5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Schedule,
+        lambda: Schedule(5),  # pyright: ignore[reportArgumentType]
+        lambda: Schedule(print, late="never"),
+        lambda: Schedule(print, tolerance=float("nan")),
+        lambda: Schedule(print).start(),
+        lambda: Schedule(print).every(1).also(print, points=[0]),
+        lambda: Schedule(print).every(1).every(2),
+        lambda: Action(print, budget=-1),
+    ],
+)
+def test_what_could_never_work_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(UsageError):
+        make()
+
+
+def test_a_preview_shows_the_plan_and_a_timeline_what_came_of_it() -> None:
+    clock = ManualClock()
+    schedule = Schedule(Action(lambda: 1, label="sample"), journal=None, clock=clock).at(2 * every(60) + every(300))
+
+    preview = str(schedule.preview(4))
+    assert [line.split()[1] for line in preview.splitlines()[1:5]] == ["+60.000", "+120.000", "+420.000", "+720.000"]
+    assert preview.endswith("...")
+    with schedule:
+        clock.advance(120)
+
+    assert "1       +60.000 s  succeeded, 0.000 s late" in str(schedule.timeline())
+    assert schedule._repr_html_().count("<rect") == 2
+
+
+def test_points_that_are_inserted_in_any_order_run_in_the_order_of_time() -> None:
+    clock, seen = ManualClock(), list[float]()
+    schedule = Schedule(noting(seen, clock), journal=None, clock=clock)
+    for number in range(10_000):
+        schedule.after((number * 7919) % 10_007, since="start")
+
+    with schedule:
+        clock.advance(50)
+        schedule.stop(Stop.NOW)
+
+    assert seen == sorted(seen)
+    assert len(schedule.rows) == 10_000
