@@ -55,7 +55,7 @@ demo: setup ## start a lab on the example site and send an event through it
 soak: setup ## run the kill tests with a hundred kills
 	LABWRIGHT_KILLS=100 $(BIN)/python -m pytest -m kill --timeout=3600 -s
 
-bench: .venv-bench/.stamp .venv-ocs/.stamp ## measure every bench/bench_*.py and write bench/results.json
+bench: .venv-bench/.stamp .venv-ocs/.stamp .venv-schedulers/.stamp ## measure every bench/bench_*.py and write bench/results.json
 	.venv-bench/bin/python bench/run.py $(ARGS)
 
 lock: ## renew the lock files from pyproject.toml (UPGRADE=1 takes the newest versions)
@@ -68,7 +68,7 @@ LOCK_OPTIONS := --quiet --universal --python-version 3.11 --no-annotate --custom
 	$(if $(UPGRADE),--upgrade)
 
 clean: ## remove everything that these commands made
-	rm -rf .venv .venv-bench .venv-ocs .venv-lock docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .labwright build dist
+	rm -rf .venv .venv-bench .venv-ocs .venv-schedulers .venv-lock docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .labwright build dist
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.stamp: requirements.lock pyproject.toml
@@ -77,6 +77,11 @@ clean: ## remove everything that these commands made
 .venv-ocs/.stamp: bench/requirements-ocs.txt # the peer of the agents; without it their bench measures ours alone
 	$(PYTHON) -m venv .venv-ocs
 	.venv-ocs/bin/python $(PIP_INSTALL) --requirement $< || echo 'note: OCS does not install here; its figures are left out' >&2
+	@touch $@
+
+.venv-schedulers/.stamp: bench/requirements-schedulers.txt # the peers of the schedules; without them ours is measured alone
+	$(PYTHON) -m venv .venv-schedulers
+	.venv-schedulers/bin/python $(PIP_INSTALL) --requirement $< || echo 'note: the peers do not install here; their figures are left out' >&2
 	@touch $@
 
 %/.stamp:

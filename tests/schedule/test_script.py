@@ -97,10 +97,12 @@ def interrupted(tmp_path: Path, number: signal.Signals) -> subprocess.CompletedP
     path = script(
         tmp_path,
         """
-        import threading
+        import signal, threading
         from labwright import Schedule, every
 
         def sample():
+            while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                threading.Event().wait(0.01)  # until join() waits
             print("sampling", flush=True)
             threading.Event().wait()
 

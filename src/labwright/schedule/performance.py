@@ -1,13 +1,14 @@
-"""One performance of a schedule, from its start to its end: the thread that waits, and the threads of its points.
+"""One performance of a schedule, from its start to its end, by threads that take turns at waiting.
 
-It waits on a condition until the next point is due and is woken by whoever changes something. What is to be done is
-the course's to say; what has happened is written before anything else happens.
+One of them waits on a condition until the next point is due and is woken by whoever changes something. What is to be
+done is the course's to say; what has happened is written before anything else happens.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -72,7 +73,10 @@ class Performance:
         self._stopped = ""
         self._asked = 0
         self._answered = -1
-        self._thread = threading.Thread(target=self._live, name=f"labwright-{plan.name}", daemon=True)
+        self._ready: deque[PointRun] = deque()
+        self._turn = threading.Lock()
+        self._spares = 0
+        self._threads: set[int | None] = set()
 
     def start(self) -> None:
         """Begin to wait for the points."""
@@ -81,7 +85,9 @@ class Performance:
             self._write({"record": "started", "at": to_text(self.started_at), "plan": plan})
         if isinstance(self._clock, MovedClock):
             self._clock.attach(self)
-        self._thread.start()
+        with self._changed:
+            self._go_on_after_crash()
+            self._keep_a_spare()
         self._settle()
 
     @property
@@ -93,7 +99,7 @@ class Performance:
         """Begin no planned point."""
         with self._changed:
             if not self._course.is_paused:
-                self._pause("paused by hand")
+                self._pause("paused", "paused by hand")
 
     def resume(self) -> None:
         """Go on after a pause."""
@@ -198,11 +204,31 @@ class Performance:
         return self._coroutines.run(awaitable)
 
     def _live(self) -> None:
-        """Wait and act until the end; whatever breaks it, the safe state is reached."""
+        """Take turns with the other threads: who wakes for a point performs it at once, and another waits on."""
+        while True:
+            with self._turn:
+                with self._changed:
+                    self._spares -= 1
+                run = self._turn_taken()
+            if run is None:
+                return
+            self._perform(run)
+            with self._changed:
+                self._spares += 1
+
+    def _turn_taken(self) -> PointRun | None:
+        """Wait for a point to perform; None at the end, which whoever waits just then brings about."""
+        if self.finished.is_set():
+            return None
         try:
-            self._pass_the_points()
+            run = self._next_run()
         except BaseException as error:  # noqa: BLE001 - such as a full disk: kept for join(), which raises it
-            self.broken = error
+            self.broken, run = error, None
+        if run is None:
+            self._end_everything()
+        return run
+
+    def _end_everything(self) -> None:
         try:
             self._finish()
         except BaseException as error:  # noqa: BLE001 - as above
@@ -211,9 +237,8 @@ class Performance:
             self.finished.set()
             self._changed.notify_all()
 
-    def _pass_the_points(self) -> None:
+    def _next_run(self) -> PointRun | None:
         with self._changed:
-            self._go_on_after_crash()
             while True:
                 asked = self._asked
                 now = self._now()
@@ -222,12 +247,24 @@ class Performance:
                 if not self._stopped:
                     self._obey(self._course.advance(now))
                 self._timers.ring(self._clock.monotonic())
+                if self._ready:
+                    self._keep_a_spare()
+                    return self._ready.popleft()
                 if not self._runs and (self._stopped or self._course.is_over or self.broken):
-                    return
+                    return None
+                self._keep_a_spare()
                 if asked == self._asked:
                     self._answered = asked
                     self._changed.notify_all()
                     self._sleep(now)
+
+    def _keep_a_spare(self) -> None:
+        """Have a thread ready to wait on when this one performs a point; starting one takes time."""
+        if self._spares == 0:
+            self._spares += 1
+            thread = threading.Thread(target=self._live, name=f"labwright-{self.plan.name}", daemon=True)
+            thread.start()
+            self._threads.add(thread.ident)
 
     def _go_on_after_crash(self) -> None:
         if self._before is None:
@@ -241,7 +278,7 @@ class Performance:
         self._obey(orders)
         crash = [each.due.policies.crash for each in interrupted] + [self.plan.policies.crash] * len(self._before.fired)
         if Crash.PAUSE in crash and not self._course.is_paused:
-            self._pause("a point was interrupted by a crash; resume() goes on")
+            self._pause("paused_by_crash", "a point was interrupted by a crash; resume() goes on")
 
     def _sleep(self, now: Now) -> None:
         wait = self._seconds_to_next(now)
@@ -274,10 +311,10 @@ class Performance:
         keywords = self._keywords[due.key[0]] if due.key[0] >= 0 else self._fired.pop(due.key)
         run = PointRun(due, self.plan.calls(due, keywords), self)
         self._runs[due.key] = run
-        threading.Thread(target=self._perform, args=(run,), name=f"labwright-point-{due.number}", daemon=True).start()
+        self._ready.append(run)
 
     def _perform(self, run: PointRun) -> None:
-        """Run a point in its thread."""
+        """Run a point in this thread."""
         try:
             with hold(self.plan.locks):
                 run.run()
@@ -369,11 +406,11 @@ class Performance:
     def _now(self) -> Now:
         return Now(self._clock.monotonic() - self._origin_s, self._clock.now())
 
-    def _pause(self, reason: str) -> None:
+    def _pause(self, kind: str, reason: str) -> None:
         now = self._now()
         self._course.pause(now)
         self._write({"record": "paused", "elapsed_s": now.elapsed_s})
-        self._note("paused", reason)
+        self._note(kind, reason)
         self._ask()
 
     def _note(self, kind: str, text: str) -> None:
@@ -398,11 +435,10 @@ class Performance:
 
     def _is_own_thread(self) -> bool:
         """Tell whether an action, or the waiting thread itself, asks."""
-        own = threading.get_ident()
-        return own == self._thread.ident or any(run.thread_id == own for run in self._runs.values())
+        return threading.get_ident() in self._threads
 
 
-ALARMING = frozenset({"over_budget", "clock_stepped", "stood_still", "safe_state_failed", "went_on"})
+ALARMING = frozenset({"over_budget", "clock_stepped", "stood_still", "safe_state_failed", "went_on", "paused_by_crash"})
 
 
 def _missed(due: Due, outcome: Outcome, reason: str) -> Row:

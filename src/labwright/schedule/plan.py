@@ -24,6 +24,8 @@ class Addition:
 
     parts: list[Points]
     keywords: Keywords = field(default_factory=dict[str, Mapping[str, Any]])
+    is_row: bool = False
+    """Whether what `every` and `after` add next follows these points."""
 
     @property
     def points(self) -> Points:

@@ -1,4 +1,4 @@
-"""One time point being run: its actions in their order, in a thread of its own, until they end or are told to."""
+"""One time point being run: its actions in their order, in one thread, until they end or are told to."""
 
 from __future__ import annotations
 
@@ -62,7 +62,6 @@ class PointRun:
         self.told = ""
         """Why the point was told to end early; empty while it was not."""
         self.cancelled = False
-        self.thread_id: int | None = None
         self._around = surroundings
         self._woken = threading.Event()
         self._coroutine: Coroutine | None = None
@@ -80,7 +79,6 @@ class PointRun:
 
     def run(self) -> None:
         """Run the actions; whatever they raise is kept, because a schedule outlives its actions."""
-        self.thread_id = threading.get_ident()
         try:
             for place, call in enumerate(self.calls):
                 if self.told:

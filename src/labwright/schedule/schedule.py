@@ -7,10 +7,12 @@ schedule.join()
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -35,6 +37,7 @@ from labwright.schedule.row_file import RowFile, beside_the_script
 from labwright.schedule.table import Rows
 from labwright.schedule.timeline import Timeline
 
+HEEDING_SIGNALS_S = 0.5
 BESIDE_THE_SCRIPT: Final = "beside the script"
 Callables = Action | Callable[..., Any]
 
@@ -196,7 +199,7 @@ class Schedule:
         performance = self._started
         try:
             with _termination_raises():
-                is_over = performance.finished.wait(timeout)
+                is_over = _wait_interruptibly(performance.finished, timeout)
         except BaseException as error:
             performance.stop(Stop.NOW, f"aborted by {type(error).__name__}")
             performance.finished.wait()
@@ -291,9 +294,9 @@ class Schedule:
     def _follow(self, points: Points) -> Self:
         """Let the points follow the last ones, if those were added one after another too."""
         self._refuse_when_started("points")
-        last = self._additions[-1] if self._additions else None
-        if last is None or last.keywords:
-            self._add(Addition([points]))
+        last = next((each for each in reversed(self._additions) if each.is_row), None)
+        if last is None:
+            self._add(Addition([points], is_row=True))
         else:
             if not last.parts[-1].is_finite:
                 _ = last.parts[-1] + points  # raises what is wrong with that
@@ -327,6 +330,15 @@ class Schedule:
                 because="its plan is what a crash goes on from",
                 cure="fire() makes a point now; make another schedule for another plan",
             )
+
+
+def _wait_interruptibly(finished: threading.Event, timeout: float | None) -> bool:
+    """Wait so that Ctrl-C is heeded: a signal that comes just before a thread begins to sleep does not wake it."""
+    end_s = math.inf if timeout is None else time.monotonic() + timeout
+    while not finished.wait(max(0.0, min(HEEDING_SIGNALS_S, end_s - time.monotonic()))):
+        if time.monotonic() >= end_s:
+            return False
+    return True
 
 
 @contextmanager
