@@ -482,3 +482,38 @@ def test_points_that_are_inserted_in_any_order_run_in_the_order_of_time() -> Non
 
     assert seen == sorted(seen)
     assert len(schedule.rows) == 10_000
+
+
+def test_points_in_parallel_run_at_the_same_time() -> None:
+    together = threading.Barrier(3, timeout=LIMIT_S)
+    schedule = Schedule(together.wait, overlap="parallel", journal=None).every(0.01, times=3)
+
+    with schedule:
+        schedule.join(LIMIT_S)
+
+    assert schedule.rows.outcomes == {"succeeded": 3}
+
+
+def test_a_coroutine_that_is_replaced_has_cleaned_up_before_the_next_begins() -> None:
+    told: list[str] = []
+    begun = threading.Semaphore(0)
+
+    async def stir() -> None:
+        told.append("begin")
+        begun.release()
+        try:
+            if told.count("begin") < 3:
+                await asyncio.Event().wait()
+        finally:
+            told.append("end")
+
+    schedule = Schedule(stir, overlap="replace_running", journal=None).at(after(0))
+    with schedule:
+        for _ in range(2):
+            assert begun.acquire(timeout=LIMIT_S)
+            schedule.fire()
+        schedule.join(LIMIT_S)
+
+    assert told == ["begin", "end"] * 3
+    assert [row.outcome for row in schedule.rows] == ["aborted", "aborted", "succeeded"]
+    assert "replaced by fired 1" in schedule.rows[0].reason
