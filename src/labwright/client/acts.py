@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
 from labwright.access.asker import Asker
@@ -21,7 +21,7 @@ from labwright.core.roles import Role, checked_role
 from labwright.journal.connection import Connection
 from labwright.journal.records import Refused
 from labwright.journal.session_fold import decoded
-from labwright.run.fleets import RUN
+from labwright.run.fleets import CALL, RUN
 from labwright.run.settings import Settings
 
 NEEDS = {
@@ -131,10 +131,24 @@ async def _requested(lab: AsyncLab, asker: Asker, body: dict[str, Any]) -> Reque
     request = RequestRecord.model_validate(body["request"]).to_request()
     prepared = await lab.ask("prepare", task=request.task, params=dict(request.params), on=request.on)
     asker.needs(checked_role(prepared["role"], "the task"), f"run {request.task}")
-    inner = request.params.get("task") if request.task == RUN else None
-    if isinstance(inner, str):  # who may not run a task may not have it run on many targets
+    for inner in _inner_tasks(request.task, request.params):
         asker.needs(await _role_of(lab, inner), f"run {inner}")
     return await lab.request(request)
+
+
+def _inner_tasks(task: str, params: Any) -> Iterator[str]:
+    """Name what a run has run on many targets, however deep: who may not run a task may not have it run on them.
+
+    Raises:
+        UsageError: it does not say so as it stands.
+    """
+    while task == RUN:
+        given = cast("Mapping[str, Any]", params) if isinstance(params, Mapping) else {}
+        inner = given.get("task")
+        if not isinstance(inner, str):
+            raise UsageError(f"{RUN} is to run a task, and names none", cure="name it: labwright run TASK --on SELECTOR")
+        yield inner
+        task, params = inner, given.get("params")
 
 
 async def _role_of(lab: AsyncLab, task: str) -> Role:
@@ -148,9 +162,21 @@ async def _may_touch(lab: AsyncLab, asker: Asker, run_id: str, *, starts: bool =
     if asker.role is not Role.ADMIN:
         await lab.check_claim(run["target"])
     if starts:
-        asker.needs(await _role_of(lab, run["task"]), f"run {run['task']}")
-        if run["role"]:  # it acts on agents under the role of who asked for it
-            asker.needs(Role(run["role"]), f"retry what {run['by']} has asked for")
+        await _may_retry(lab, asker, run)
+
+
+async def _may_retry(lab: AsyncLab, asker: Asker, run: Mapping[str, Any]) -> None:
+    """Insist on the roles of all that a run runs, and on that under which it acts on agents."""
+    params = (await lab.run_shown(run["id"], full=True))["params"] if run["task"] == RUN else None
+    for task in (run["task"], *_inner_tasks(run["task"], params)):
+        asker.needs(await _role_of(lab, task), f"run {task}")
+    parent = await lab.run_shown(run["parent"]) if run["parent"] else None
+    if run["role"]:
+        asker.needs(Role(run["role"]), f"retry what {run['by']} has asked for")
+    elif run["task"] in {CALL, RUN} and run["cause"]["kind"] == "operator":  # with the lab's own credential
+        asker.needs(Role.ADMIN, f"retry what {run['by']} has asked for")
+    elif parent is not None and parent["task"] == RUN:
+        await _may_retry(lab, asker, parent)
 
 
 def _plain(done: object) -> Any:
