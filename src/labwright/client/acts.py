@@ -146,7 +146,7 @@ def _inner_tasks(task: str, params: Any) -> Iterator[str]:
         given = cast("Mapping[str, Any]", params) if isinstance(params, Mapping) else {}
         inner = given.get("task")
         if not isinstance(inner, str):
-            raise UsageError(f"{RUN} is to run a task, and names none", cure="name it: labwright run TASK --on SELECTOR")
+            raise UsageError(f"{RUN} is to run a task, and names none", cure="labwright run TASK --on SELECTOR")
         yield inner
         task, params = inner, given.get("params")
 
