@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,16 +12,18 @@ import pytest
 import pytest_asyncio
 
 from labwright import Agent, Session, operation
+from labwright.agents.fleet_handle import FleetAsked
 from labwright.agents.serving import serving
-from labwright.client import connect_async
-from labwright.core.errors import NotAllowedError, UsageError
+from labwright.client import AsyncLab, connect_async
+from labwright.core.errors import ClaimedError, NotAllowedError, UsageError
 from labwright.core.fleet import FleetResult
 from labwright.core.request import Request
 from labwright.core.roles import Role
 from labwright.journal.connection import Address
 from labwright.plan.fan_out import FanOut
-from labwright.run.fleets import run_request
+from labwright.run.fleets import call_request, run_request
 from labwright.server import serving as serving_lab
+from tests.access.conftest import until
 from tests.access.test_lab import Here, write_site
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
@@ -35,6 +38,11 @@ class Card(Agent):
     async def read(self, session: Session) -> str:
         """Read."""
         return session.by
+
+    @operation(at_once=10, grace=0.2)
+    async def hold(self, session: Session) -> None:
+        """Hold."""
+        await asyncio.sleep(600)
 
     @operation(role="expert")
     async def burn(self, session: Session) -> str:
@@ -158,3 +166,27 @@ async def test_who_may_not_run_a_task_does_not_retry_it_on_many_targets(here: He
     async with here.as_("ada", Role.OPERATOR) as lab:
         with pytest.raises(NotAllowedError, match="may not run hard"):
             await lab.retry(made.runs[0], from_start=True)
+
+
+async def test_what_reaches_claimed_targets_through_a_fleet_is_not_ended_by_others(here: Here) -> None:
+    async with here.as_("ada", Role.OPERATOR) as ada, here.as_("bob", Role.OPERATOR) as bob:
+        claim = await ada.claim("c1", 600)
+        try:
+            asked = FleetAsked(verb="call", selector="c1|c2", operation="hold", params={}, how=FanOut())
+            call = call_request(asked)
+            calling = (await ada.request(call)).runs[0]
+            whole = run_request(Request(call.task, params=call.params, on="t2"), FanOut())
+            running = (await ada.request(whole)).runs[0]
+            for run_id in (calling, running):
+                await until(functools.partial(_has_begun, ada, run_id))
+                with pytest.raises(ClaimedError, match="c1 is claimed by ada"):
+                    await bob.abort(run_id)
+                await ada.abort(run_id)
+        finally:
+            await ada.release_claim(claim["id"])
+
+
+async def _has_begun(lab: AsyncLab, run_id: str) -> bool:
+    """Tell whether it, or the call that it has made, has chosen its targets and begun with them."""
+    runs = [run_id, *(run["id"] for run in (await lab.runs(tree=run_id))["items"])]
+    return bool([found for run in runs if (found := (await lab.sessions(run=run))["items"])])

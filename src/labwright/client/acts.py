@@ -16,7 +16,7 @@ from labwright.client.lab import AsyncLab
 from labwright.client.results import Emitted, RequestedRuns
 from labwright.core.errors import ClaimedError, LabwrightError, NotAllowedError, UsageError
 from labwright.core.logs import get_logger
-from labwright.core.model import ErrorRecord, RequestRecord, Run
+from labwright.core.model import ErrorRecord, RequestRecord, Run, RunState
 from labwright.core.roles import Role, checked_role
 from labwright.journal.connection import Connection
 from labwright.journal.records import Refused
@@ -36,6 +36,7 @@ NEEDS = {
     "reload": Role.EXPERT,
 }
 """What can be done, and the role that it needs."""
+OPEN = ",".join(state.value for state in RunState if not state.is_final)
 
 log = get_logger(__name__)
 
@@ -157,12 +158,37 @@ async def _role_of(lab: AsyncLab, task: str) -> Role:
 
 
 async def _may_touch(lab: AsyncLab, asker: Asker, run_id: str, *, starts: bool = False) -> None:
-    """Insist that a run is not on a target that another has claimed, and where it is to start, on its task's role."""
-    run = await lab.run_shown(run_id)
+    """Insist that a run is not on a target that another has claimed, and where it is to start, on its task's role.
+
+    To end it is to end what it has made, too; where it is to start, claims hold that off by themselves.
+    """
+    run = await lab.run_shown(run_id, full=True)
     if asker.role is not Role.ADMIN:
-        await lab.check_claim(run["target"])
+        made = [] if starts else await _made_by(lab, run["id"])
+        await lab.check_claim(*dict.fromkeys(name for each in (run, *made) for name in _acts_on(each)))
     if starts:
         await _may_retry(lab, asker, run)
+
+
+async def _made_by(lab: AsyncLab, run_id: str) -> list[dict[str, Any]]:
+    """Give the open runs that a run has made, also through others."""
+    made: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        page = await lab.runs(tree=run_id, state=OPEN, limit=500, cursor=cursor)
+        made += await lab.journal.restore(page["items"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return made
+
+
+def _acts_on(run: Mapping[str, Any]) -> Iterator[str]:
+    """Name the targets of a run: its own, and those of its fleet."""
+    if run["target"] is not None:
+        yield run["target"]
+    if run["task"] in {CALL, RUN}:
+        chosen: Any = next((step["output"] for step in run["steps"] if step["name"] == "choose"), None)
+        yield from cast("list[str]", chosen) if isinstance(chosen, list) else ()
 
 
 async def _may_retry(lab: AsyncLab, asker: Asker, run: Mapping[str, Any]) -> None:
