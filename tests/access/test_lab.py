@@ -177,6 +177,7 @@ async def test_an_operator_runs_what_is_for_operators_under_the_own_name(here: H
         ("claim", {"selector": "t1", "seconds": "long"}),
         ("claim", {"selector": "t1", "seconds": -1}),
         ("claim", {"selector": 5, "seconds": 60}),
+        ("claim", {"selector": "t1", "seconds": 10**400}),
         ("unclaim", {"claim_id": ["clm"]}),
         ("release", {"event_id": "never"}),
     ],
@@ -186,6 +187,7 @@ async def test_nonsense_is_answered_with_an_error(here: Here, verb: str, body: o
         answer = await act(olga, "operator=olga", verb, body)
 
     assert answer["error"]["message"]
+    assert answer["error"]["kind"] != "bug"
     assert answer["exit_code"] != 0
 
 

@@ -79,7 +79,7 @@ class Acts:
         except LabwrightError as error:
             await self._note(error, asker, verb, lab)
             return _failed(error)
-        except (TypeError, ValueError, KeyError) as error:  # arguments of another shape
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:  # arguments of another shape
             wrong = UsageError(f"{verb} cannot be done with these arguments", because=str(error)[:500])
             return _failed(wrong)
         except Exception as error:  # a border: the asker gets the bug, the lab goes on

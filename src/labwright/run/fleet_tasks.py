@@ -57,8 +57,7 @@ async def call_each(
     before = _rows(effects_of(ctx).result_before)
 
     def tell(name: str, row: FleetRow) -> None:
-        done = sum(other.outcome is not Outcome.SKIPPED for other in call.result.targets.values())
-        ctx.progress(done, len(targets), f"{name} {row.outcome}")
+        ctx.progress(len(call.rows), len(targets), f"{name} {row.outcome}")
 
     call = _fleets(ctx).call(targets, asked, effects_of(ctx), selector=selector, before=before, tell=tell)
     result = await _result(ctx, call)
