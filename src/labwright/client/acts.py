@@ -144,8 +144,8 @@ def _inner_tasks(task: str, params: Any) -> Iterator[str]:
         UsageError: it does not say so as it stands.
     """
     while task == RUN:
-        given = cast("Mapping[str, Any]", params) if isinstance(params, Mapping) else {}
-        inner = given.get("task")
+        given: dict[str, Any] = dict(cast("Mapping[str, Any]", params)) if isinstance(params, Mapping) else {}
+        inner: Any = given.get("task")
         if not isinstance(inner, str):
             raise UsageError(f"{RUN} is to run a task, and names none", cure="labwright run TASK --on SELECTOR")
         yield inner
