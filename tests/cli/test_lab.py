@@ -294,7 +294,7 @@ def test_a_pool_is_paused_drained_and_resumed(lab: Terminal) -> None:
     assert lab("pools", "drain", "slow", "--json").json["state"] == "draining"
     assert lab("pools", "resume", "slow", "--json").json["state"] == "active"
     assert lab("runs", "watch", run["id"], "--json").lines[-1]["state"] == "succeeded"
-    assert {pool["name"] for pool in lab("pools", "list", "--json").json["items"]} == {"default", "slow"}
+    assert {pool["name"] for pool in lab("pools", "list", "--json").json["items"]} == {"default", "slow", "fleets"}
     assert lab("pools", "show", "slow", "--json").json["concurrency"] == 4
 
 
