@@ -76,7 +76,8 @@ def test_an_event_is_sent_decided_and_its_runs_are_waited_for(lab: Terminal) -> 
     assert lab("events", "show", name, "--json").json["runs"] == [run["id"]]
     story = lab("runs", "why", run["id"], "--json").json
     assert [part["kind"] for part in story] == ["event", "decision", "request", "run"]
-    assert all(part.keys() == {"kind", "id", "summary", "at"} for part in story)
+    assert all(part.keys() == {"kind", "id", "summary", "at", "depth"} for part in story)
+    assert [part["depth"] for part in story] == [0, 1, 2, 3]
     assert "weigh_red" in lab("runs", "why", run["id"]).out
     assert lab("runs", "list", "--cause", name, "--json").json["items"][0]["id"] == run["id"]
 
