@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest_asyncio
 from labwright import Agent, Session, operation
 from labwright.agents.serving import serving as serving_agent
 from labwright.client import AsyncLab, connect_async
-from labwright.core.errors import NotFoundError, UsageError
+from labwright.core.errors import FleetFailedError, NotFoundError, UsageError
 from labwright.core.fleet import FleetResult
 from labwright.core.model import Run, RunState
 from labwright.core.request import Request
@@ -230,6 +231,22 @@ async def test_an_aborted_call_aborts_its_sessions_and_keeps_its_rows(here: Here
     result = await calling
     assert {name: row.outcome.value for name, row in result.rows.items()} == {"c1": "aborted", "c2": "aborted"}
     assert (await here.ended(run_id)).state is RunState.ABORTED
+
+
+async def test_an_abort_reaches_the_sessions_of_a_call_also_where_its_worker_was_killed(here: Here) -> None:
+    calling = asyncio.create_task(here.lab.fleet("c1|c2").sleep())
+    run_id = await _run_of(here, "fleet-call")
+    await _sessions_of(here, run_id, 2)
+    worker = ProcessIdentity.parse((await here.lab.run_shown(run_id))["worker"])
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    await here.lab.abort(run_id)
+    assert (await here.ended(run_id)).state is RunState.ABORTED
+    async with asyncio.timeout(30):
+        while {item["state"] for item in (await here.lab.sessions(run=run_id))["items"]} != {"aborted"}:
+            await asyncio.sleep(0.02)
+    with contextlib.suppress(FleetFailedError):
+        await calling
 
 
 async def _run_of(here: Here, task: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labwright.agents.fleet_handle import FleetAsked
-from labwright.agents.fleet_target import ABORT_S, PATIENCE_S, Reach
+from labwright.agents.fleet_target import ABORT_S, PATIENCE_S, UNREADABLE, Reach, unreadable
 from labwright.agents.handle import OperationHandle
 from labwright.agents.shown import session_fields
 from labwright.core.errors import LabwrightError, UnreachableError, WaitTimeoutError
@@ -34,6 +34,8 @@ async def _row(reach: Reach, name: str, asked: FleetAsked) -> FleetRow:
         return FleetRow(outcome=Outcome.UNREACHABLE, error=ErrorRecord.of(error))
     except LabwrightError as error:
         return FleetRow(outcome=Outcome.REFUSED, error=ErrorRecord.of(error))
+    except UNREADABLE as error:
+        return FleetRow(outcome=Outcome.FAILED, error=ErrorRecord.of(unreadable(name, error)))
     shown: dict[str, Any] | None = session_fields(session) if session is not None else None
     return FleetRow(outcome=Outcome.SUCCEEDED, session=session.id if session is not None else None, result=shown)
 

@@ -313,19 +313,20 @@ class AsyncLab(Instruments):
         """List refusals and claims, newest first; needs no `serve`."""
         return await audit_shown(self.journal, since=since, limit=limit)
 
-    async def check_claim(self, target: str | None) -> None:
-        """Refuse what is done to a target that somebody else has claimed.
+    async def check_claim(self, *targets: str) -> None:
+        """Refuse what is done to targets of which somebody else has claimed one.
 
         Raises:
             ClaimedError: somebody else has.
         """
         _, known = await read_claims(self.journal)
-        if target is None or not known:
+        if not targets or not known:
             return
-        now = time.monotonic()
-        claim = claim_on(known, target, (await self._labels()).get(target, {}), now)
-        if claim is not None and claim.entry.by != self.by:
-            raise refusal(claim, target, now)
+        now, labels = time.monotonic(), await self._labels()
+        for target in targets:
+            claim = claim_on(known, target, labels.get(target, {}), now)
+            if claim is not None and claim.entry.by != self.by:
+                raise refusal(claim, target, now)
 
     @property
     def _claiming(self) -> Claiming:

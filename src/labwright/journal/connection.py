@@ -24,6 +24,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.protocol import parser
 
 from labwright.core.errors import EngineError, LabwrightError, NotAllowedError, UnreachableError, UsageError
 from labwright.core.logs import get_logger
@@ -43,6 +44,10 @@ VIOLATION = re.compile('permissions violation for publish to "([^"]*)"', re.IGNO
 Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
+
+# nats-server divides a line at spaces and tabs; nats-py would at other letters too, which may stand in a subject
+parser.MSG_RE = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+(\d+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
+parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+(\d+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n")
 
 
 class ConnectionLostError(UnreachableError):
@@ -504,12 +509,18 @@ class Connection:
 
 
 class _Client(Client):
-    """The client of nats-py, save that what it cannot send any more does not keep it from telling of its end."""
+    """The client of nats-py, save that nothing which others say, and nothing that it cannot send, leaves it deaf."""
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - its signature
         self._pending = []
         self._pending_data_size = 0
         await super()._close(status, do_cbs)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except (ValueError, IndexError) as error:  # no text: it would end the reading, and nobody would notice
+            log.warning("a message that cannot be read was left out", subject=repr(subject[:200]), because=str(error))
 
 
 async def heeding(doing: Awaitable[Answer]) -> Answer:

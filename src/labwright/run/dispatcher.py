@@ -124,8 +124,11 @@ class Dispatcher:
         return parent is not None and (parent.run.aborting is not None or parent.run.state is RunState.ABORTED)
 
     async def _abort_child(self, entry: RunEntry) -> None:
-        """Have a run ended early because the one that made it is; only the leader does."""
+        """Have a run ended early because the one that made it is; only the leader does, if that still holds then."""
         await self._leads.wait()
+        parent = entry.run.parent or ""
+        if not self._is_aborted(parent, self._present.runs.get(parent)):
+            return  # both were opened again, and this was heard in what came before
         writer = RunWriter(self._journal, entry.run, entry.seq)
         record = Aborting(by=entry.run.by, reason=f"{entry.run.parent}, which made it, was aborted")
         await writer.append(record, while_=lambda run: not run.state.is_final and run.aborting is None)
