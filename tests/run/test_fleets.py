@@ -188,11 +188,11 @@ async def test_a_call_of_a_fleet_is_a_run_whose_sessions_are_its_own(here: Here)
     page = await here.lab.runs(task="fleet-call", limit=1)
     run = page["items"][0]
     assert run["state"] == "succeeded"
-    await _sessions_of(here, run["id"], 2)  # records of quick sessions follow behind their answers
+    await _sessions_of(here, run["id"], 2)
     sessions = await here.lab.sessions(run=run["id"])
     assert {item["agent"] for item in sessions["items"]} == {"c1", "c2"}
-    story = [part["kind"] for part in await here.lab.why(run["id"])]
-    assert story.count("session") == 2
+    story = [(part["kind"], part["depth"]) for part in await here.lab.why(run["id"])]
+    assert story == [("operator", 0), ("run", 1), ("session", 2), ("session", 2)]
     assert (began, rows) == ([], [])
 
 

@@ -131,6 +131,8 @@ class TargetCall:
                 self._session = self._session or await self._start()
                 return await self._ended(self._session)
             except AgentGoneError as error:
+                if self._session is None:
+                    error.cure = "start it, or see who is here: labwright agents list"  # the nearest name is another's
                 if not await self._comes_back():
                     return self._row(Outcome.UNREACHABLE, error)
             except UnreachableError as error:

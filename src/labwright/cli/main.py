@@ -26,6 +26,7 @@ from labwright.cli import (
     plan,
     pools,
     rules,
+    run,
     runs,
     sessions,
     site,
@@ -96,6 +97,7 @@ users.add_to(app, panel="Keep a lab")
 audit.add_to(app, panel="Keep a lab")
 plan.add_to(app, panel="Work")
 events.add_to(app, panel="Work")
+run.add_to(app, panel="Work")
 runs.add_to(app, panel="Work")
 call.add_to(app, panel="Work")
 abort.add_to(app, panel="Work")

@@ -145,7 +145,7 @@ def _inner_tasks(task: str, params: Any) -> Iterator[str]:
     """
     while task == RUN:
         given: dict[str, Any] = dict(cast("Mapping[str, Any]", params)) if isinstance(params, Mapping) else {}
-        inner: Any = given.get("task")
+        inner: object = given.get("task")
         if not isinstance(inner, str):
             raise UsageError(f"{RUN} is to run a task, and names none", cure="labwright run TASK --on SELECTOR")
         yield inner

@@ -40,7 +40,7 @@ from labwright.core.errors import (
 )
 from labwright.core.event import event_content, event_key, parse_event
 from labwright.core.fleet import FleetResult
-from labwright.core.model import Cause, Event, Run, RunState, utc_now
+from labwright.core.model import Cause, Event, Run, RunState, Target, utc_now
 from labwright.core.request import Request
 from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
@@ -160,6 +160,10 @@ class AsyncLab(Instruments):
             seq=min(seq for _, seq, _ in made),
             is_new=any(is_new for _, _, is_new in made),
         )
+
+    async def targets(self) -> dict[str, Target]:
+        """Give the site's targets by name: of the lab that is served, or else of the file alone."""
+        return await FleetClient(self).targets()
 
     # --- fleets ------------------------------------------------------------------------------------------------------
 

@@ -174,6 +174,8 @@ class Connection:
         self._locate = locate
         self._name = name
         self._patience_s = patience_s
+        self._is_refused = False
+        """Whether the server was there when it was tried last, and did not let us in."""
         self._client: Client | None = None
         self._prefix = ""
         self._count = 0
@@ -197,7 +199,7 @@ class Connection:
                 self._keeper.result()
         except TimeoutError:
             await self.close()
-            raise _unreachable(self._locate) from None
+            raise self._not_connected() from None
         except BaseException:
             await self.close()
             raise
@@ -422,8 +424,19 @@ class Connection:
             if not isinstance(error, (nats.errors.Error, OSError, TimeoutError, UnreachableError)):
                 raise
             log.debug("not connected yet", because=str(error) or type(error).__name__)
+            self._is_refused = "authorization violation" in str(error).lower()
             return None
         return client
+
+    def _not_connected(self) -> LabwrightError:
+        """Say why there is no connection: nothing answers, or this key opens nothing."""
+        if self._is_refused and (address := self._locate()).identity:
+            return NotAllowedError(
+                f"the lab at {address.place} does not accept this key",
+                because=f"it is no key of {address.identity} any more, or of another lab",
+                cure="ask an admin of the lab for a new one: labwright user add",
+            )
+        return _unreachable(self._locate)
 
     def _options(self, address: Address, lost: asyncio.Event) -> dict[str, Any]:
         async def ended() -> None:
