@@ -87,6 +87,14 @@ class Card(Agent):
 
     def __init__(self) -> None:
         self.tuned: list[int] = []
+        self.warmed = 0
+        self.is_slow = False
+
+    @operation(at_once=10, grace=0.2)
+    async def warm(self, session: Session) -> None:
+        """Warm up."""
+        self.warmed += 1
+        await asyncio.sleep(600 if self.is_slow else 0)
 
     @operation(at_once=10)
     async def tune(self, session: Session, band: int = 0) -> int:
@@ -299,6 +307,32 @@ async def test_a_retried_call_leaves_alone_who_had_succeeded(here: Here) -> None
     run = await here.ended(run_id)
     assert FleetResult.model_validate(run.result).counts == {"succeeded": 1, "unreachable": 1}
     assert len(here.cards["c1"].tuned) - before == 1
+
+
+async def test_a_retry_repeats_nothing_that_had_succeeded_also_where_no_row_tells(here: Here) -> None:
+    """The worker is killed when one target has ended, and the run aborted before another could write the rows down."""
+    here.cards["c2"].is_slow = True
+    calling = asyncio.create_task(here.lab.fleet("c1|c2").warm())
+    run_id = await _run_of(here, "fleet-call")
+    async with asyncio.timeout(30):
+        while "succeeded" not in {each["state"] for each in await _sessions(here, run_id)}:
+            await asyncio.sleep(0.02)
+    worker = ProcessIdentity.parse((await here.lab.run_shown(run_id))["worker"])
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    await here.lab.abort(run_id)
+    await here.ended(run_id)
+    here.cards["c2"].is_slow = False
+    await here.lab.retry(run_id)
+    result = FleetResult.model_validate((await here.ended(run_id)).result)
+    assert result.counts == {"succeeded": 2}
+    assert [here.cards[name].warmed for name in ("c1", "c2")] == [1, 2]
+    with contextlib.suppress(FleetFailedError):
+        await calling
+
+
+async def _sessions(here: Here, run_id: str) -> list[dict[str, Any]]:
+    return (await here.lab.sessions(run=run_id))["items"]
 
 
 # --- tasks on many targets -------------------------------------------------------------------------------------------
