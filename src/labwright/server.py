@@ -34,6 +34,7 @@ from labwright.journal.presence import ProcessIdentity, ensure_presence, lead, t
 from labwright.journal.records import ClockStepped
 from labwright.journal.state import Changes
 from labwright.plan.tasks import TaskDescription
+from labwright.run.abandoned import AbandonedSessions
 from labwright.run.agent_history import AgentHistory
 from labwright.run.agents_here import AgentsHere
 from labwright.run.answers import Answers
@@ -93,6 +94,7 @@ class Server:
             reload=self.reload,
         )
         self.acts = Acts(journal.connection, settings, reload=self.reload, seen=lambda: self.folding.present.seq)
+        self.abandoned = AbandonedSessions(journal, self.folding.present)
         self.claim_holds = ClaimHolds(journal, self.dispatcher, host, self.agents)
         self.identity = str(ProcessIdentity.mine())
         self.ready = asyncio.Event()
@@ -142,7 +144,8 @@ class Server:
         try:
             async for is_mine in lead(self.journal, "dispatcher", {"name": self.identity}):
                 if is_mine and not leading:
-                    leading += [asyncio.create_task(self._dispatch()), asyncio.create_task(self._keep_history())]
+                    loops = (self._dispatch(), self._keep_history(), self.abandoned.lead())
+                    leading += [asyncio.create_task(loop) for loop in loops]
                     self.decider.lead()
                 elif not is_mine and leading:
                     log.warning("the lead may be lost")
@@ -193,6 +196,7 @@ class Server:
                 self.dispatcher.note_log(entry.seq)
         self.dispatcher.note(changes)
         self.decider.note(changes)
+        self.abandoned.note(changes)
 
     def _reconnected(self) -> None:
         """After a restart of the server, what was in its memory must be made again."""

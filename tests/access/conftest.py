@@ -48,6 +48,10 @@ class Pump(Agent):
     async def calibrate(self, session: Session) -> str:
         return "calibrated"
 
+    @operation(lock="line")
+    async def flush(self, session: Session) -> str:
+        return "flushed"
+
     @operation(role="viewer")
     async def blink(self, session: Session) -> str:
         return "blinked"

@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 
 from labwright.access.claim_watch import ClaimWatch, read_claims
 from labwright.access.claiming import Claiming
-from labwright.access.claims import MOST_S, SUBJECT, claim_on, claims_of, overlap
+from labwright.access.claims import MOST_CLAIMS, MOST_S, SUBJECT, claim_on, claims_of, overlap
 from labwright.agents.handle import AgentHandle
 from labwright.agents.serving import AgentServer
-from labwright.core.errors import ClaimedError, LabwrightError, NotAllowedError, NotFoundError, UsageError
+from labwright.core.errors import (
+    ClaimedError,
+    ConflictError,
+    LabwrightError,
+    NotAllowedError,
+    NotFoundError,
+    UsageError,
+)
+from labwright.core.model import utc_now
 from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
 from labwright.journal.records import ClaimEntry, ClaimsChanged, UnknownRecord, decode, encode
@@ -98,6 +106,21 @@ async def test_an_overlapping_claim_of_another_is_refused_and_ones_own_is_renewe
     assert max(claim.left_s(time.monotonic()) for claim in known) > 100
     did = [getattr(entry.record, "did", "") for entry in await house.journal.read(SUBJECT)]
     assert did == ["claimed", "renewed", "claimed"]
+
+
+async def test_a_claim_is_renewed_also_where_no_more_can_be_made(house: House) -> None:
+    claimed = claiming(house, "ada")
+    entries = tuple(
+        ClaimEntry(id=f"clm_{n}", selector=f"x{n}", by="ada", since=utc_now(), seconds=60, left_s=60)
+        for n in range(MOST_CLAIMS)
+    )
+    full = ClaimsChanged(did="claimed", claim="clm_0", selector="x0", by="ada", claims=entries)
+    await house.journal.append(SUBJECT, full, after=0)
+
+    renewed = await claimed.claim("x7", 120, targets={})
+    assert renewed.entry.id == "clm_7"
+    with pytest.raises(ConflictError, match=f"there are {MOST_CLAIMS} claims"):
+        await claimed.claim("y", 60, targets={})
 
 
 async def test_of_many_claims_at_once_one_holds(house: House) -> None:

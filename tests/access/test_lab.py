@@ -177,6 +177,7 @@ async def test_an_operator_runs_what_is_for_operators_under_the_own_name(here: H
         ("claim", {"selector": "t1", "seconds": "long"}),
         ("claim", {"selector": "t1", "seconds": -1}),
         ("claim", {"selector": 5, "seconds": 60}),
+        ("claim", {"selector": "t1", "seconds": 10**400}),
         ("unclaim", {"claim_id": ["clm"]}),
         ("release", {"event_id": "never"}),
     ],
@@ -186,6 +187,7 @@ async def test_nonsense_is_answered_with_an_error(here: Here, verb: str, body: o
         answer = await act(olga, "operator=olga", verb, body)
 
     assert answer["error"]["message"]
+    assert answer["error"]["kind"] != "bug"
     assert answer["exit_code"] != 0
 
 
@@ -336,3 +338,35 @@ async def test_many_identities_are_added_at_once(here: Here) -> None:
     await asyncio.gather(*adding)
 
     assert len(Identities(here.settings.state_dir).all()) == before + 8
+
+
+ERROR = {"kind": "not_allowed", "message": "no"}
+FORGED = {
+    "file.abc": {"type": "pool_changed", "pool": "default", "state": "draining", "by": "root"},
+    "audit.agent.judas.rec_1": {"type": "pool_changed", "pool": "default", "state": "draining", "by": "root"},
+    "audit.agent.judas.rec_2": {"type": "claims_changed", "did": "claimed", "claim": "clm_1", "by": "mal"},
+    "audit.agent.judas.rec_3": {
+        "type": "refused",
+        "what": "x",
+        "by": "mal",
+        "agent": "t9",
+        "error": {"message": "m"},
+    },
+    "session.judas.ses_1": {"type": "session_started", "agent": "t9", "operation": "x", "kind": "task", "by": "mal"},
+}
+
+
+async def test_what_an_agent_writes_is_what_its_subject_says_and_nothing_else(here: Here) -> None:
+    """A pool is not paused by a file, no claim stands among refusals, and no session is that of another agent."""
+    seq = 0
+    async with here.raw("judas", Role.AGENT) as judas:
+        for number, (subject, body) in enumerate(FORGED.items()):
+            record = {"record_id": f"rec_forged_{number}", "at": "2026-01-01T00:00:00Z", **body}
+            answer = json.loads((await judas.request(subject, json.dumps(record).encode(), timeout=30)).data)
+            assert "error" not in answer
+            seq = answer["seq"]
+
+    pools = await here.lab.ask("pools", seq=seq)
+    assert "draining" not in {pool["state"] for pool in pools}
+    assert not [line for line in await here.lab.audit(limit=500) if line["by"] == "mal"]
+    assert (await here.lab.sessions(agent="t9"))["items"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import nats.errors
 import pytest
 from nats.aio.msg import Msg
 
+from labwright.agents.handle import AgentHandle
 from labwright.agents.serving import AgentServer, serving
 from labwright.core.errors import NotAllowedError
 from labwright.core.ids import new_id
 from labwright.core.roles import Role
-from tests.access.conftest import House, Pump, connected, connected_at_once
+from tests.access.conftest import LIMIT_S, House, Pump, connected, connected_at_once
 
 
 async def test_a_viewer_starts_nothing_and_that_is_recorded(house: House, pump: AgentServer) -> None:
@@ -257,3 +259,16 @@ async def test_an_agent_with_the_key_of_another_does_not_begin(house: House, tmp
     with pytest.raises(NotAllowedError, match="agent=pump-2"):
         async with serving(Pump, name="pump-1", locate=lambda: house.located("pump-2"), state_dir=tmp_path / "agents"):
             pass
+
+
+async def test_nobody_with_a_key_outdates_the_attempts_of_the_labs_runs(
+    house: House, pump: AgentServer, handle: Callable[[str], AgentHandle]
+) -> None:
+    """A run's attempt gives a token, and older ones are refused; whoever has a key could give one that none beats."""
+    async with house.raw("ada", Role.OPERATOR) as ada:
+        high = await ada.start("pump-1", "flush", token=2**63 - 1, run="run_1", wait=True)
+        assert "error" not in high
+        await handle("a-run").session(high["session"]["id"]).result(LIMIT_S)
+
+    flush = handle("a-run").operation("flush").with_options(run="run_2", token=5)
+    assert (await flush()).result == "flushed"

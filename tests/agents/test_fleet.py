@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from labwright import Agent, Session, operation, process
 from labwright.agents.fleet import Asked, FleetCall, Reach
@@ -128,7 +129,7 @@ async def test_a_quorum_forgives_and_says_how_many_had_to_succeed(journal: Journ
 async def test_a_failure_tells_who_failed(journal: Journal, serve: Serve) -> None:
     async with serve(Card, name="c1"), serve(Card(fails=9), name="c2"):
         result = await called(journal, ["c1", "c2"], "tune")
-    with pytest.raises(FleetFailedError, match="tune succeeded on 1 of 2 targets, and 2 had to") as caught:
+    with pytest.raises(FleetFailedError, match="tune succeeded on 1 of 2 targets; on 2 it had to") as caught:
         result.raise_if_failed()
     assert "c2 failed" in caught.value.because
     error = result.rows["c2"].error
@@ -332,3 +333,35 @@ def test_a_row_reads_back_from_its_json() -> None:
     row = FleetRow(outcome=Outcome.TIMEOUT, session="ses_1", error=ErrorRecord(kind="timeout", message="late"))
     result = FleetResult.of("tune", "all", 1, {"c1": row})
     assert FleetResult.model_validate_json(result.model_dump_json(by_alias=True)) == result
+
+
+# --- answers that are none --------------------------------------------------------------------------------------------
+
+ODD = {
+    "no JSON": b"\xff{",
+    "no object": b"[1, 2]",
+    "a number": b"7",
+    "deep": b"[" * 100_000,
+    "nothing in it": b"{}",
+    "no session": b'{"session": {"id": 7}}',
+    "a session of others": b'{"session": null, "is_new": true}',
+    "an error that is none": b'{"session": null, "error": [1]}',
+    "an exit code that is none": b'{"session": null, "error": {"kind": "x", "message": "m"}, "exit_code": "many"}',
+}
+
+
+@pytest.mark.parametrize("answer", ODD.values(), ids=ODD)
+async def test_an_answer_that_is_none_costs_that_target_its_row_and_nobody_else(
+    journal: Journal, serve: Serve, answer: bytes
+) -> None:
+    async def hear(message: Msg) -> None:
+        await journal.connection.publish(message.reply, answer)
+
+    end = await journal.connection.listen("command.*.odd.*", hear)
+    async with serve(Card, name="c1"):
+        result = await called(journal, ["c1", "odd"], "tune", band=3)
+    await end()
+    assert outcomes(result) == {"c1": "succeeded", "odd": "failed"}
+    error = result.rows["odd"].error
+    assert error is not None
+    assert "cannot be read" in error.message

@@ -131,3 +131,18 @@ def test_a_claim_is_made_shown_kept_and_given_back(lab: Terminal, tmp_path: Path
 )
 def test_a_time_that_is_none_is_refused(lab: Terminal, text: str) -> None:
     assert lab("claim", "--on", "slot-1", "--for", text, "--json", code=2).error["kind"] == "usage"
+
+
+def test_a_key_that_opens_nothing_any_more_says_so(lab: Terminal, tmp_path: Path) -> None:
+    elsewhere = added(lab, "rita", "viewer", tmp_path)
+    elsewhere("agents", "list")
+    lab("user", "revoke", "rita")
+    error = elsewhere("agents", "list", "--json", code=4).error
+    assert "does not accept this key" in error["message"]
+
+
+def test_users_are_let_in_only_where_a_lab_is_served(lab: Terminal, tmp_path: Path) -> None:
+    elsewhere = added(lab, "rolf", "viewer", tmp_path)
+    for words in (("user", "list"), ("user", "add", "more", "--role", "viewer"), ("user", "revoke", "rolf")):
+        assert "not where a lab is served" in elsewhere(*words, "--json", code=2).error["message"]
+    assert not (elsewhere.folder / ".labwright").exists()

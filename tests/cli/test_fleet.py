@@ -56,6 +56,30 @@ def test_a_fleet_that_fails_exits_with_1_and_a_quorum_forgives(site: Terminal) -
     (site.folder / "targets.yaml").unlink()
 
 
+def test_what_is_started_and_goes_on_is_not_called_a_success(site: Terminal) -> None:
+    done = site("call", "dispense", "--on", "kind=pump", "-p", "volume_ml=1", "-p", "seconds=600", "--no-wait")
+    assert "started" in done.out
+    assert "succeeded" not in done.out + done.err
+    assert "dispense was started on 2 of 2 targets, and goes on there" in done.err
+    site("abort", "--on", "kind=pump")
+    wait_until(lambda: not _running(site))
+
+
+def test_a_target_that_is_away_has_its_row_by_its_name_alone(site: Terminal) -> None:
+    (site.folder / "targets.yaml").write_text("- {name: pump-7}\n")
+    found = site("call", "dispense", "--on", "pump-7", "-p", "volume_ml=1", "--json", code=1).json
+    assert found["targets"]["pump-7"]["outcome"] == "unreachable"
+    assert "did you mean" not in found["targets"]["pump-7"]["error"]["try"]
+    (site.folder / "targets.yaml").unlink()
+
+
+def test_the_rows_say_which_parameter_does_not_fit(site: Terminal) -> None:
+    done = site("call", "dispense", "--on", "kind=pump", "-p", "volume_ml=much", code=1)
+    assert "volume_ml" in done.out
+    shown = site("runs", "show", done.err.split(" calls it", 1)[0].split()[-1])
+    assert "refused" in shown.out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -92,11 +92,6 @@ def test_a_name_that_is_none_is_told_in_good_grammar(lab: Terminal) -> None:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("selector", ["class=Stage", "axis!=x", "a,b", "a|b"])
-def test_a_call_goes_to_one_agent_that_is_named(site: Terminal, selector: str) -> None:
-    assert "agents list" in site("call", "move", "--on", selector, "--json", code=2).error["try"]
-
-
 def test_an_abort_of_nothing_says_what_is_not_there(lab: Terminal, stage: str) -> None:
     error = lab("abort", "--on", stage, "--operation", "mov", "--json", code=3).error
     assert ("'mov'" in error["message"], error["try"]) == (True, "did you mean 'move'?")

@@ -76,7 +76,8 @@ def test_an_event_is_sent_decided_and_its_runs_are_waited_for(lab: Terminal) -> 
     assert lab("events", "show", name, "--json").json["runs"] == [run["id"]]
     story = lab("runs", "why", run["id"], "--json").json
     assert [part["kind"] for part in story] == ["event", "decision", "request", "run"]
-    assert all(part.keys() == {"kind", "id", "summary", "at"} for part in story)
+    assert all(part.keys() == {"kind", "id", "summary", "at", "depth"} for part in story)
+    assert [part["depth"] for part in story] == [0, 1, 2, 3]
     assert "weigh_red" in lab("runs", "why", run["id"]).out
     assert lab("runs", "list", "--cause", name, "--json").json["items"][0]["id"] == run["id"]
 
@@ -294,7 +295,7 @@ def test_a_pool_is_paused_drained_and_resumed(lab: Terminal) -> None:
     assert lab("pools", "drain", "slow", "--json").json["state"] == "draining"
     assert lab("pools", "resume", "slow", "--json").json["state"] == "active"
     assert lab("runs", "watch", run["id"], "--json").lines[-1]["state"] == "succeeded"
-    assert {pool["name"] for pool in lab("pools", "list", "--json").json["items"]} == {"default", "slow"}
+    assert {pool["name"] for pool in lab("pools", "list", "--json").json["items"]} == {"default", "slow", "fleets"}
     assert lab("pools", "show", "slow", "--json").json["concurrency"] == 4
 
 

@@ -117,7 +117,10 @@ async def test_what_a_script_publishes_reaches_its_session_and_goes_on_unchanged
         agent = await site.controller(SMURFPUB_BACKEND="udp", SMURFPUB_UDP_HOST="127.0.0.1", SMURFPUB_UDP_PORT=port)
 
         ended = await agent.call("run", script=site.script("publishes.py", PUBLISHES))
-        received = [await asyncio.to_thread(monitor.recv, 65536) for _ in range(5)]
+        received: list[bytes] = []
+        while len(received) < 5:  # what check_state publishes beside it goes to the same place
+            packet = await asyncio.to_thread(monitor.recv, 65536)
+            received += [packet] if b"operation_script" not in packet else []
 
     assert ended["data"] == {
         "bands": {"0": {"tuned": True, "channels": 12}, "1": {"tuned": False}},

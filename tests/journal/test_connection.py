@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from labwright.journal.connection import Address, Connection
 from labwright.journal.nats_server import EmbeddedServer
@@ -26,3 +27,31 @@ async def test_a_client_that_fails_at_its_end_is_replaced(server: EmbeddedServer
             while connection.generation < 2 or not connection.is_connected:
                 await asyncio.sleep(0.02)
         assert b"jetstream" in (await connection.request("$JS.API.INFO")).data
+
+
+ODD = {
+    "no text": b"PUB ears.\xff 1\r\nx\r\n",
+    "other spaces": b"PUB ears.a\x0bb 1\r\nx\r\n",
+    "numbers between other spaces": b"PUB ears.a\x0c7\x0c9 1\r\nx\r\n",
+    "a status that is no text": b"HPUB ears.h 16 17\r\nNATS/1.0 \xff\xfe\xfd\r\n\r\nx\r\n",
+    "headers and other spaces": b"HPUB ears.\x0bh 18 19\r\nNATS/1.0\r\na: b\r\n\r\nx\r\n",
+}
+
+
+@pytest.mark.parametrize("line", ODD.values(), ids=ODD)
+async def test_what_others_say_leaves_nobody_deaf(server: EmbeddedServer, connection: Connection, line: bytes) -> None:
+    """nats-server takes subjects and headers that the client cannot read; the next message is heard all the same."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def hear(message: Msg) -> None:
+        await heard.put(message.data)
+
+    await connection.listen("ears.>", hear)
+    async with Connection(lambda: Address.read(server.connection_file), patience_s=30) as other:
+        client: Any = other._client
+        client._transport.write(line)
+        await other.publish("ears.last", b"last")
+        async with asyncio.timeout(30):
+            while await heard.get() != b"last":
+                pass
+    assert connection.generation == 1

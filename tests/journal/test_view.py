@@ -35,6 +35,7 @@ from labwright.journal.records import (
     SetAside,
     UnknownRecord,
 )
+from labwright.journal.session_fold import decoded
 from labwright.journal.state import Present
 from labwright.journal.view import View, remove_view
 from tests.journal.history import NOW, requested, started
@@ -401,7 +402,7 @@ async def test_sessions_are_paged_in_the_order_of_their_beginning(tmp_path: Path
 
 async def test_a_session_is_found_by_its_id_whatever_its_agent(tmp_path: Path) -> None:
     fold = await many_sessions(tmp_path)
-    twice = [(f"session.{agent}.ses_x", session_started(agent)) for agent in ("a%2Eb", "c")]
+    twice = [(f"session.{agent}.ses_x", session_started(decoded(agent))) for agent in ("a%2Eb", "c")]
     await fold.take(*entries(*twice, first=100))
     assert [entry.key for entry in fold.view.sessions_with_id("ses_x")] == ["a%2Eb.ses_x", "c.ses_x"]
     assert sorted(fold.view.session_ids("ses_2")) == sorted(["ses_2", *(f"ses_{n}" for n in range(20, 30))])[:10]

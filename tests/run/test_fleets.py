@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest_asyncio
 from labwright import Agent, Session, operation
 from labwright.agents.serving import serving as serving_agent
 from labwright.client import AsyncLab, connect_async
-from labwright.core.errors import NotFoundError, UsageError
+from labwright.core.errors import FleetFailedError, NotFoundError, UsageError
 from labwright.core.fleet import FleetResult
 from labwright.core.model import Run, RunState
 from labwright.core.request import Request
@@ -86,6 +87,14 @@ class Card(Agent):
 
     def __init__(self) -> None:
         self.tuned: list[int] = []
+        self.warmed = 0
+        self.is_slow = False
+
+    @operation(at_once=10, grace=0.2)
+    async def warm(self, session: Session) -> None:
+        """Warm up."""
+        self.warmed += 1
+        await asyncio.sleep(600 if self.is_slow else 0)
 
     @operation(at_once=10)
     async def tune(self, session: Session, band: int = 0) -> int:
@@ -187,10 +196,11 @@ async def test_a_call_of_a_fleet_is_a_run_whose_sessions_are_its_own(here: Here)
     page = await here.lab.runs(task="fleet-call", limit=1)
     run = page["items"][0]
     assert run["state"] == "succeeded"
+    await _sessions_of(here, run["id"], 2)
     sessions = await here.lab.sessions(run=run["id"])
     assert {item["agent"] for item in sessions["items"]} == {"c1", "c2"}
-    story = [part["kind"] for part in await here.lab.why(run["id"])]
-    assert story.count("session") == 2
+    story = [(part["kind"], part["depth"]) for part in await here.lab.why(run["id"])]
+    assert story == [("operator", 0), ("run", 1), ("session", 2), ("session", 2)]
     assert (began, rows) == ([], [])
 
 
@@ -229,6 +239,22 @@ async def test_an_aborted_call_aborts_its_sessions_and_keeps_its_rows(here: Here
     result = await calling
     assert {name: row.outcome.value for name, row in result.rows.items()} == {"c1": "aborted", "c2": "aborted"}
     assert (await here.ended(run_id)).state is RunState.ABORTED
+
+
+async def test_an_abort_reaches_the_sessions_of_a_call_also_where_its_worker_was_killed(here: Here) -> None:
+    calling = asyncio.create_task(here.lab.fleet("c1|c2").sleep())
+    run_id = await _run_of(here, "fleet-call")
+    await _sessions_of(here, run_id, 2)
+    worker = ProcessIdentity.parse((await here.lab.run_shown(run_id))["worker"])
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    await here.lab.abort(run_id)
+    assert (await here.ended(run_id)).state is RunState.ABORTED
+    async with asyncio.timeout(30):
+        while {item["state"] for item in (await here.lab.sessions(run=run_id))["items"]} != {"aborted"}:
+            await asyncio.sleep(0.02)
+    with contextlib.suppress(FleetFailedError):
+        await calling
 
 
 async def _run_of(here: Here, task: str) -> str:
@@ -281,6 +307,32 @@ async def test_a_retried_call_leaves_alone_who_had_succeeded(here: Here) -> None
     run = await here.ended(run_id)
     assert FleetResult.model_validate(run.result).counts == {"succeeded": 1, "unreachable": 1}
     assert len(here.cards["c1"].tuned) - before == 1
+
+
+async def test_a_retry_repeats_nothing_that_had_succeeded_also_where_no_row_tells(here: Here) -> None:
+    """The worker is killed when one target has ended, and the run aborted before another could write the rows down."""
+    here.cards["c2"].is_slow = True
+    calling = asyncio.create_task(here.lab.fleet("c1|c2").warm())
+    run_id = await _run_of(here, "fleet-call")
+    async with asyncio.timeout(30):
+        while "succeeded" not in {each["state"] for each in await _sessions(here, run_id)}:
+            await asyncio.sleep(0.02)
+    worker = ProcessIdentity.parse((await here.lab.run_shown(run_id))["worker"])
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    await here.lab.abort(run_id)
+    await here.ended(run_id)
+    here.cards["c2"].is_slow = False
+    await here.lab.retry(run_id)
+    result = FleetResult.model_validate((await here.ended(run_id)).result)
+    assert result.counts == {"succeeded": 2}
+    assert [here.cards[name].warmed for name in ("c1", "c2")] == [1, 2]
+    with contextlib.suppress(FleetFailedError):
+        await calling
+
+
+async def _sessions(here: Here, run_id: str) -> list[dict[str, Any]]:
+    return (await here.lab.sessions(run=run_id))["items"]
 
 
 # --- tasks on many targets -------------------------------------------------------------------------------------------

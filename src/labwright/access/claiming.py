@@ -44,6 +44,8 @@ class Claiming:
             now = time.monotonic()
             mine = next((claim for claim in known if self._is_mine(claim) and claim.selector == parsed), None)
             self._check_free(parsed, known, targets, now)
+            if mine is None and len(known) >= MOST_CLAIMS:
+                raise _too_many()
             entry = ClaimEntry(
                 id=mine.entry.id if mine else new_id("clm"),
                 selector=str(parsed),
@@ -84,10 +86,6 @@ class Claiming:
         for claim in known:
             if not self._is_mine(claim) and (name := overlap(wanted, claim.selector, targets)) is not None:
                 raise refusal(claim, name, now)
-        if sum(1 for _ in known) >= MOST_CLAIMS:
-            raise ConflictError(
-                f"there are {MOST_CLAIMS} claims", because="no more can be in force at once", cure="claim by labels"
-            )
 
     async def _append(self, record: ClaimsChanged, after: int) -> bool:
         """Write the next record of claims; tells whether nobody else was faster."""
@@ -96,6 +94,12 @@ class Claiming:
         except MovedError:
             return False
         return True
+
+
+def _too_many() -> ConflictError:
+    return ConflictError(
+        f"there are {MOST_CLAIMS} claims", because="no more can be in force at once", cure="claim by labels"
+    )
 
 
 def _checked(selector: str, seconds: float, reason: str) -> Selector:

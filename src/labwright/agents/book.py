@@ -134,7 +134,7 @@ class Book:
             origin=command.origin,
             content=known.content,
         )
-        tokens = [(lock, command.token) for lock in locks] if command.token else []
+        tokens = [(lock, command.fence) for lock in locks] if command.fence else []
         self._ledger.write(
             known, [(session_subject(self._agent, session.id), record)], tokens=tokens, progress=session.standing
         )

@@ -49,6 +49,11 @@ class Command(BaseModel):
         """Who asks, as the subject proves it."""
         return Asker.of(self.sender, self.by)
 
+    @property
+    def fence(self) -> int:
+        """The token that outdates those before it; none counts of who has a key, and could give one that none beats."""
+        return 0 if self.asker.is_proven else self.token
+
 
 @dataclass(frozen=True)
 class Answer:

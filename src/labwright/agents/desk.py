@@ -240,9 +240,9 @@ class Desk:
         if self._is_closing:
             raise UnreachableError("the agent is about to end", because="it was told to", cure="ask again later")
         self._check_age(command)
-        for lock in operation.options.locks if command.token else ():
+        for lock in operation.options.locks if command.fence else ():
             highest = self._ledger.highest_token(lock)
-            if command.token < highest:
+            if command.fence < highest:
                 raise RefusedError(
                     f"the token {command.token} for {lock!r} is outdated",
                     because=f"a newer attempt has used {highest} since",

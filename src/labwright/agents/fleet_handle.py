@@ -81,11 +81,11 @@ class FleetOperation:
         return await self._ask("status", {})
 
     async def stop(self) -> FleetResult:
-        """Ask the newest session on each target to end, which is the success of a process."""
+        """Ask the newest session on each target to end, which is the success of a process; waits a while for it."""
         return await self._ask("stop", {})
 
     async def abort(self) -> FleetResult:
-        """Have the newest session on each target ended early."""
+        """Have the newest session on each target ended early; waits a while for it."""
         return await self._ask("abort", {})
 
     async def _ask(self, verb: Verb, params: Mapping[str, Any]) -> FleetResult:

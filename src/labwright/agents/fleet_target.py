@@ -29,6 +29,17 @@ ABORT_S = 10.0
 """How long a session that is to end early is waited for."""
 AGAIN = frozenset({Outcome.FAILED, Outcome.TIMEOUT, Outcome.UNREACHABLE})
 """What is tried again where that is wanted; who refuses would refuse again."""
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading an answer raises that is none: it is to cost its target the row, and nobody else theirs."""
+
+
+def unreadable(name: str, error: BaseException) -> LabwrightError:
+    """Make the error for a target whose answer is none."""
+    return LabwrightError(
+        f"the answer of {name} cannot be read",
+        because=f"{type(error).__name__}: {str(error)[:500]}",
+        cure="see its log; use the same version of labwright on both sides",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +108,7 @@ class TargetCall:
 
     async def _end_session(self) -> None:
         if self._session is not None:
-            with contextlib.suppress(LabwrightError, TimeoutError):
+            with contextlib.suppress(LabwrightError, TimeoutError, *UNREADABLE):
                 async with asyncio.timeout(ABORT_S):
                     await self._session.abort(self._reason)
 
@@ -120,6 +131,8 @@ class TargetCall:
                 self._session = self._session or await self._start()
                 return await self._ended(self._session)
             except AgentGoneError as error:
+                if self._session is None:
+                    error.cure = "start it, or see who is here: labwright agents list"  # the nearest name is another's
                 if not await self._comes_back():
                     return self._row(Outcome.UNREACHABLE, error)
             except UnreachableError as error:
@@ -130,6 +143,8 @@ class TargetCall:
                 return self._row(outcome, error)
             except LabwrightError as error:
                 return self._row(Outcome.REFUSED, error)
+            except UNREADABLE as error:
+                return self._row(Outcome.FAILED, unreadable(self.name, error))
 
     async def _start(self) -> SessionHandle:
         options = {**self._reach.options, "timeout_s": self._how.timeout_s, "session": self._session_id}

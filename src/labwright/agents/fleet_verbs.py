@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from labwright.agents.fleet_handle import FleetAsked
-from labwright.agents.fleet_target import PATIENCE_S, Reach
+from labwright.agents.fleet_target import ABORT_S, PATIENCE_S, UNREADABLE, Reach, unreadable
 from labwright.agents.handle import OperationHandle
 from labwright.agents.shown import session_fields
-from labwright.core.errors import LabwrightError, UnreachableError
+from labwright.core.errors import LabwrightError, UnreachableError, WaitTimeoutError
 from labwright.core.fleet import FleetResult, FleetRow, Outcome
 from labwright.core.model import ErrorRecord, SessionSnapshot
 
@@ -34,18 +34,27 @@ async def _row(reach: Reach, name: str, asked: FleetAsked) -> FleetRow:
         return FleetRow(outcome=Outcome.UNREACHABLE, error=ErrorRecord.of(error))
     except LabwrightError as error:
         return FleetRow(outcome=Outcome.REFUSED, error=ErrorRecord.of(error))
+    except UNREADABLE as error:
+        return FleetRow(outcome=Outcome.FAILED, error=ErrorRecord.of(unreadable(name, error)))
     shown: dict[str, Any] | None = session_fields(session) if session is not None else None
     return FleetRow(outcome=Outcome.SUCCEEDED, session=session.id if session is not None else None, result=shown)
+
+
+async def _ended(reach: Reach, name: str, session: SessionSnapshot) -> SessionSnapshot:
+    """Wait for the end of what was told to end, bounded: a grace may be long."""
+    try:
+        return await reach.agent(name, PATIENCE_S).session(session.id).wait(ABORT_S)
+    except WaitTimeoutError:
+        return session
 
 
 async def _asked(operation: OperationHandle, reach: Reach, name: str, asked: FleetAsked) -> SessionSnapshot | None:
     match asked.verb:
         case "status":
             return await operation.status()
-        case "stop":
-            return await operation.stop()
-        case "abort":
-            return await operation.abort()
+        case "stop" | "abort":
+            session = await (operation.stop() if asked.verb == "stop" else operation.abort())
+            return await _ended(reach, name, session)
         case _:
             options = {**reach.options, "timeout_s": asked.how.timeout_s, "session": reach.session_id(name, 0)}
             return (await operation.with_options(**options).start(**asked.params)).snapshot

@@ -51,10 +51,13 @@ def chosen(selector: str, known: Mapping[str, Target], here: Iterable[str] = ())
         )
     found = select(selector, known.values())
     if not found:
+        names = sorted(parse_selector(selector).names)
         raise NotFoundError(
             f"nobody is chosen by {selector}",
             because=_known(known) + ("" if set(here) else "; no agent is here"),
-            cure="see names and labels: labwright agents list, and labwright targets list",
+            cure=f"a comma means both at once; for either write {'|'.join(names)}"
+            if len(names) > 1
+            else "see names and labels: labwright agents list, and labwright targets list",
         )
     _check_identities(found)
     return tuple(target.name for target in found)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 LAST_LINES_S = 6.0
 """So long after the end of a session its last lines are waited for while none comes."""
+RETURN_S = 30.0
+"""So long an agent that goes away in the middle may take to come back with its session."""
 BREATH = 1000
 """After so many lines, whatever else there is to do has its turn."""
 
@@ -136,6 +138,8 @@ def call(
         try:
             session = await lab.agent(on).operation(operation).with_options(**options).start(**given)
         except AgentGoneError as error:
+            if on in await lab.targets():
+                raise typer.Exit(_tell_away(caller, operation, on, error)) from None
             raise no_agent(on, [agent["name"] for agent in await lab.agents()]) from error
         except LabwrightError as error:
             error.cure = error.cure.replace("agents show NAME", f"agents show {on} {operation}")
@@ -150,6 +154,18 @@ def call(
             raise
         _tell_interrupted(caller, started[0])
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _tell_away(caller: Caller, operation: str, on: str, error: LabwrightError) -> int:
+    """Give the row of a target of the site that is away; gives the exit code."""
+    from labwright.cli.fleet_call import show_result
+    from labwright.core.fleet import FleetResult, FleetRow, Outcome
+    from labwright.core.model import ErrorRecord
+
+    error.cure = "start it, or see who is here: labwright agents list"
+    row = FleetRow(outcome=Outcome.UNREACHABLE, error=ErrorRecord.of(error))
+    show_result(caller, FleetResult.of(operation, on, 1, {on: row}))
+    return 1
 
 
 def _tell_interrupted(caller: Caller, session_id: str) -> None:
@@ -200,10 +216,25 @@ async def watched(caller: Caller, lab: AsyncLab, session: SessionHandle) -> dict
     from labwright.core.errors import AgentGoneError
 
     async with _shown_live(caller, lab, session):
-        try:
-            return row_of(await session.wait())
-        except AgentGoneError as error:
-            return lost_row(session.snapshot, error)
+        while True:
+            try:
+                return row_of(await session.wait())
+            except AgentGoneError as error:
+                caller.output.talk(f"{session.agent} is away; it has {RETURN_S:g} s to come back")
+                if not await _comes_back(lab, session.agent):
+                    return lost_row(session.snapshot, error)
+
+
+async def _comes_back(lab: AsyncLab, agent: str) -> bool:
+    """Wait for an agent that went away, as long as a fleet would."""
+    from labwright.agents.following import Hearing
+
+    try:
+        async with asyncio.timeout(RETURN_S), Hearing(lab.journal.connection) as hearing:
+            await hearing.came(agent)
+    except TimeoutError:
+        return False
+    return True
 
 
 def row_of(snapshot: SessionSnapshot) -> dict[str, Any]:

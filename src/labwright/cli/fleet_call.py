@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SIGNS = frozenset("=,|()!*? ")
 """What stands in a selector and in no name."""
+REMIND_S = 20.0
+"""So long nothing is told before it is told that it goes on."""
 
 
 def is_fleet(on: str) -> bool:
@@ -46,13 +48,39 @@ def call_fleet(
     except KeyboardInterrupt:
         _interrupted(caller, telling.run)
         raise typer.Exit(INTERRUPTED) from None
-    show_result(caller, result, telling.run)
+    if is_waiting:
+        show_result(caller, result, telling.run)
+    else:
+        _show_started(caller, result)
     if not result.succeeded:
         raise typer.Exit(1)
 
 
 async def _ask(lab: AsyncLab, asked: FleetAsked, telling: _Telling) -> FleetResult:
-    return await lab.ask_fleet(asked, began=telling.began, tell=telling.row)
+    import asyncio
+
+    reminding = asyncio.create_task(telling.remind())
+    try:
+        return await lab.ask_fleet(asked, began=telling.began, tell=telling.row)
+    finally:
+        reminding.cancel()
+
+
+def _show_started(caller: Caller, result: FleetResult) -> None:
+    """Print what was started, and goes on: the ids of the sessions, and who did not start."""
+    fields: dict[str, Any] = result.model_dump(mode="json", by_alias=True)
+
+    def show() -> None:
+        rows = [
+            [name, "started" if row.session else row.outcome.value, row.session, row.error and row.error.message]
+            for name, row in result.rows.items()
+        ]
+        caller.output.table(("target", "outcome", "session", "because"), rows)
+        started = sum(row.session is not None for row in result.rows.values())
+        caller.output.talk(f"{result.operation} was started on {started} of {len(rows)} targets, and goes on there")
+        caller.output.talk(f"next: labwright sessions list --operation {result.operation}")
+
+    caller.output.document(fields, show)
 
 
 class _Telling:
@@ -60,7 +88,19 @@ class _Telling:
 
     def __init__(self, caller: Caller) -> None:
         self.run: str | None = None
+        self._told = 0
         self._caller = caller
+
+    async def remind(self) -> None:
+        """Tell now and then that it goes on, where there is nothing else to tell."""
+        import asyncio
+
+        while True:
+            told = self._told
+            await asyncio.sleep(REMIND_S)
+            if told == self._told:
+                where = f": labwright sessions list --run {self.run}" if self.run else ""
+                self._caller.output.talk(f"{self._told} targets have ended, others go on{where}")
 
     def began(self, run: str) -> None:
         """Tell which run it is."""
@@ -69,6 +109,7 @@ class _Telling:
 
     def row(self, name: str, row: FleetRow) -> None:
         """Tell what became of a target."""
+        self._told += 1
         because = f": {row.error.message}" if row.error is not None else ""
         self._caller.output.talk(f"{name} {row.outcome}{because}")
 
@@ -93,16 +134,10 @@ def show_result(caller: Caller, result: FleetResult, run: str | None = None) -> 
 
 def show_rows(caller: Caller, result: FleetResult) -> None:
     """Print a line for each target."""
-    from labwright.cli.pages import data_words, seconds
+    from labwright.cli.pages import FLEET_COLUMNS, fleet_rows
 
-    cells: list[list[Any]] = []
-    for name, row in result.rows.items():
-        took = seconds(row.duration_s) if row.duration_s is not None else None
-        what = row.error.message if row.error is not None else None
-        if what is None and row.result is not None:
-            what = data_words(row.result, 80)
-        cells.append([name, row.outcome.value, took, row.session or row.run, what])
-    caller.output.table(("target", "outcome", "took", "session", "result"), cells)
+    rows = fleet_rows(result.model_dump(mode="json", by_alias=True)) or []
+    caller.output.table(FLEET_COLUMNS, rows)
 
 
 def _interrupted(caller: Caller, run: str | None) -> None:

@@ -77,11 +77,36 @@ def show_run(output: Output, run: Mapping[str, Any]) -> None:
     if run["steps"]:
         rows = (_step_row(step, run["attempt"]) for step in run["steps"])
         output.text(table(("step", "state", "attempts", "took", "said"), rows))
-    if run["result"] is not None:
+    if (rows := fleet_rows(run["result"])) is not None:
+        output.text(table(FLEET_COLUMNS, rows))
+    elif run["result"] is not None:
         output.text(Text.assemble(("result ", "bold"), printable(brief(run["result"]))))
     if run["error"]:
         show_error(output, run["error"])
     output.talk(styled(f"next: labwright runs why {run['id']} · labwright runs log {run['id']}", "dim"))
+
+
+FLEET_COLUMNS = ("target", "outcome", "took", "session", "result")
+
+
+def fleet_rows(result: Any) -> list[list[Any]] | None:
+    """Give a line for each target of a fleet's result; None for any other result."""
+    if not isinstance(result, Mapping):
+        return None
+    found = cast("Mapping[str, Any]", result)
+    if not isinstance(found.get("targets"), Mapping) or "quorum" not in found:
+        return None
+    return [_fleet_row(name, row) for name, row in sorted(found["targets"].items())]
+
+
+def _fleet_row(name: str, row: Mapping[str, Any]) -> list[Any]:
+    took = seconds(row["duration_s"]) if row.get("duration_s") is not None else None
+    error = row.get("error")
+    if error:
+        what = brief(f"{error['message']}: {error['because']}" if error["because"] else error["message"], 160)
+    else:
+        what = data_words(row["result"], 60) if row.get("result") is not None else None
+    return [name, row["outcome"], took, row.get("session") or row.get("run"), what]
 
 
 def _lines_about(run: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -121,7 +146,8 @@ def show_why(output: Output, story: Sequence[Mapping[str, Any]]) -> None:
     """Print a story from its root cause to its end, each part further in than what it follows from."""
     from rich.text import Text
 
-    for depth, part in enumerate(story):
+    for part in story:
+        depth = int(part["depth"])
         indent = "  " * depth
         arrow = "└ " if depth else ""
         time = str(part["at"] or "")[11:19]

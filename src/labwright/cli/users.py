@@ -74,7 +74,7 @@ def add(caller: Caller, name: Name, *, role: RoleOption, out: Out = None, url: U
     """
     from labwright.access.identity import Identities
 
-    settings = caller.settings()
+    settings = _lab_of(caller)
     path = (out or Path(f"{name}.key")).expanduser()
     place, ca = _place(settings, url)
     if tls_ca is not None:
@@ -113,7 +113,7 @@ def list_users(caller: Caller, nats_conf: NatsConf = False) -> None:
     from labwright.access.identity import Identities
     from labwright.access.permissions import users_text
 
-    found = Identities(caller.settings().state_dir).all()
+    found = Identities(_lab_of(caller).state_dir).all()
     if nats_conf:
         text = f"users: [\n{users_text(found)}]"
         caller.output.document({"nats_conf": text}, lambda: caller.output.text(text))
@@ -134,7 +134,7 @@ def revoke(caller: Caller, name: Name) -> None:
     """
     from labwright.access.identity import Identities
 
-    settings = caller.settings()
+    settings = _lab_of(caller)
     identity = Identities(settings.state_dir).revoke(name)
     is_known = _tell_server(settings)
 
@@ -143,6 +143,22 @@ def revoke(caller: Caller, name: Name) -> None:
         _note_own_nats(caller, settings)
 
     caller.output.document({**_shown(identity), "is_known": is_known}, show)
+
+
+def _lab_of(caller: Caller) -> Settings:
+    """Give the settings of the lab whose users are meant.
+
+    Raises:
+        UsageError: this folder only reaches a lab elsewhere, with a key.
+    """
+    settings = caller.settings()
+    if settings.creds_file is not None and not settings.nats.listen:
+        raise UsageError(
+            f"{settings.folder} is not where a lab is served",
+            because=f"it reaches one elsewhere, with the key {settings.creds_file}",
+            cure="an admin lets people in where `labwright serve` runs: --site DIR",
+        )
+    return settings
 
 
 def _shown(identity: Identity) -> dict[str, Any]:

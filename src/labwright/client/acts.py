@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
 from labwright.access.asker import Asker
@@ -16,12 +16,12 @@ from labwright.client.lab import AsyncLab
 from labwright.client.results import Emitted, RequestedRuns
 from labwright.core.errors import ClaimedError, LabwrightError, NotAllowedError, UsageError
 from labwright.core.logs import get_logger
-from labwright.core.model import ErrorRecord, RequestRecord, Run
+from labwright.core.model import ErrorRecord, RequestRecord, Run, RunState
 from labwright.core.roles import Role, checked_role
 from labwright.journal.connection import Connection
 from labwright.journal.records import Refused
 from labwright.journal.session_fold import decoded
-from labwright.run.fleets import RUN
+from labwright.run.fleets import CALL, RUN
 from labwright.run.settings import Settings
 
 NEEDS = {
@@ -36,6 +36,7 @@ NEEDS = {
     "reload": Role.EXPERT,
 }
 """What can be done, and the role that it needs."""
+OPEN = ",".join(state.value for state in RunState if not state.is_final)
 
 log = get_logger(__name__)
 
@@ -78,7 +79,7 @@ class Acts:
         except LabwrightError as error:
             await self._note(error, asker, verb, lab)
             return _failed(error)
-        except (TypeError, ValueError, KeyError) as error:  # arguments of another shape
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:  # arguments of another shape
             wrong = UsageError(f"{verb} cannot be done with these arguments", because=str(error)[:500])
             return _failed(wrong)
         except Exception as error:  # a border: the asker gets the bug, the lab goes on
@@ -131,10 +132,24 @@ async def _requested(lab: AsyncLab, asker: Asker, body: dict[str, Any]) -> Reque
     request = RequestRecord.model_validate(body["request"]).to_request()
     prepared = await lab.ask("prepare", task=request.task, params=dict(request.params), on=request.on)
     asker.needs(checked_role(prepared["role"], "the task"), f"run {request.task}")
-    inner = request.params.get("task") if request.task == RUN else None
-    if isinstance(inner, str):  # who may not run a task may not have it run on many targets
+    for inner in _inner_tasks(request.task, request.params):
         asker.needs(await _role_of(lab, inner), f"run {inner}")
     return await lab.request(request)
+
+
+def _inner_tasks(task: str, params: Any) -> Iterator[str]:
+    """Name what a run has run on many targets, however deep: who may not run a task may not have it run on them.
+
+    Raises:
+        UsageError: it does not say so as it stands.
+    """
+    while task == RUN:
+        given: dict[str, Any] = dict(cast("Mapping[str, Any]", params)) if isinstance(params, Mapping) else {}
+        inner: object = given.get("task")
+        if not isinstance(inner, str):
+            raise UsageError(f"{RUN} is to run a task, and names none", cure="labwright run TASK --on SELECTOR")
+        yield inner
+        task, params = inner, given.get("params")
 
 
 async def _role_of(lab: AsyncLab, task: str) -> Role:
@@ -143,14 +158,51 @@ async def _role_of(lab: AsyncLab, task: str) -> Role:
 
 
 async def _may_touch(lab: AsyncLab, asker: Asker, run_id: str, *, starts: bool = False) -> None:
-    """Insist that a run is not on a target that another has claimed, and where it is to start, on its task's role."""
-    run = await lab.run_shown(run_id)
+    """Insist that a run is not on a target that another has claimed, and where it is to start, on its task's role.
+
+    To end it is to end what it has made, too; where it is to start, claims hold that off by themselves.
+    """
+    run = await lab.run_shown(run_id, full=True)
     if asker.role is not Role.ADMIN:
-        await lab.check_claim(run["target"])
+        made = [] if starts else await _made_by(lab, run["id"])
+        await lab.check_claim(*dict.fromkeys(name for each in (run, *made) for name in _acts_on(each)))
     if starts:
-        asker.needs(await _role_of(lab, run["task"]), f"run {run['task']}")
-        if run["role"]:  # it acts on agents under the role of who asked for it
-            asker.needs(Role(run["role"]), f"retry what {run['by']} has asked for")
+        await _may_retry(lab, asker, run)
+
+
+async def _made_by(lab: AsyncLab, run_id: str) -> list[dict[str, Any]]:
+    """Give the open runs that a run has made, also through others."""
+    made: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        page = await lab.runs(tree=run_id, state=OPEN, limit=500, cursor=cursor)
+        made += await lab.journal.restore(page["items"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return made
+
+
+def _acts_on(run: Mapping[str, Any]) -> Iterator[str]:
+    """Name the targets of a run: its own, and those of its fleet."""
+    if run["target"] is not None:
+        yield run["target"]
+    if run["task"] in {CALL, RUN}:
+        chosen: Any = next((step["output"] for step in run["steps"] if step["name"] == "choose"), None)
+        yield from cast("list[str]", chosen) if isinstance(chosen, list) else ()
+
+
+async def _may_retry(lab: AsyncLab, asker: Asker, run: Mapping[str, Any]) -> None:
+    """Insist on the roles of all that a run runs, and on that under which it acts on agents."""
+    params = (await lab.run_shown(run["id"], full=True))["params"] if run["task"] == RUN else None
+    for task in (run["task"], *_inner_tasks(run["task"], params)):
+        asker.needs(await _role_of(lab, task), f"run {task}")
+    parent = await lab.run_shown(run["parent"]) if run["parent"] else None
+    if run["role"]:
+        asker.needs(Role(run["role"]), f"retry what {run['by']} has asked for")
+    elif run["task"] in {CALL, RUN} and run["cause"]["kind"] == "operator":  # with the lab's own credential
+        asker.needs(Role.ADMIN, f"retry what {run['by']} has asked for")
+    elif parent is not None and parent["task"] == RUN:
+        await _may_retry(lab, asker, parent)
 
 
 def _plain(done: object) -> Any:

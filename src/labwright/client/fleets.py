@@ -13,7 +13,7 @@ from labwright.agents.members import chosen, members
 from labwright.core.errors import UnreachableError
 from labwright.core.fleet import FleetResult, FleetRow, Outcome
 from labwright.core.ids import hashed_id, new_id
-from labwright.core.model import Run
+from labwright.core.model import Run, Target
 from labwright.facts.targets import load_targets
 from labwright.plan.fan_out import FanOut
 from labwright.run.fleets import call_request, result_of
@@ -53,14 +53,24 @@ class FleetClient:
         what = Asked(operation=asked.operation, params=asked.params, how=asked.how)
         return await FleetCall(self._reach(), targets, what, selector=asked.selector, tell=tell or _nobody).run()
 
+    async def targets(self) -> dict[str, Target]:
+        """Give the site's targets, as `AsyncLab.targets` says."""
+        try:
+            return {each["name"]: Target.model_validate(each) for each in await self._lab.ask("targets")}
+        except UnreachableError:
+            return self._of_file()
+
+    def _of_file(self) -> dict[str, Target]:
+        path = self._lab.settings.targets_file
+        return load_targets(path) if path is not None else {}
+
     async def _chosen(self, selector: str) -> tuple[tuple[str, ...], bool]:
         """Name whom a selector chooses, and tell whether a lab is served."""
         try:
             return tuple(await self._lab.ask("chosen", on=selector)), True
         except UnreachableError:
-            path = self._lab.settings.targets_file
             here = await agents_here(self._lab.journal.connection)
-            return chosen(selector, members(load_targets(path) if path is not None else {}, here), here), False
+            return chosen(selector, members(self._of_file(), here), here), False
 
     def _reach(self) -> Reach:
         call = new_id("call")

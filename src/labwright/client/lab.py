@@ -40,7 +40,7 @@ from labwright.core.errors import (
 )
 from labwright.core.event import event_content, event_key, parse_event
 from labwright.core.fleet import FleetResult
-from labwright.core.model import Cause, Event, Run, RunState, utc_now
+from labwright.core.model import Cause, Event, Run, RunState, Target, utc_now
 from labwright.core.request import Request
 from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
@@ -160,6 +160,10 @@ class AsyncLab(Instruments):
             seq=min(seq for _, seq, _ in made),
             is_new=any(is_new for _, _, is_new in made),
         )
+
+    async def targets(self) -> dict[str, Target]:
+        """Give the site's targets by name: of the lab that is served, or else of the file alone."""
+        return await FleetClient(self).targets()
 
     # --- fleets ------------------------------------------------------------------------------------------------------
 
@@ -309,19 +313,20 @@ class AsyncLab(Instruments):
         """List refusals and claims, newest first; needs no `serve`."""
         return await audit_shown(self.journal, since=since, limit=limit)
 
-    async def check_claim(self, target: str | None) -> None:
-        """Refuse what is done to a target that somebody else has claimed.
+    async def check_claim(self, *targets: str) -> None:
+        """Refuse what is done to targets of which somebody else has claimed one.
 
         Raises:
             ClaimedError: somebody else has.
         """
         _, known = await read_claims(self.journal)
-        if target is None or not known:
+        if not targets or not known:
             return
-        now = time.monotonic()
-        claim = claim_on(known, target, (await self._labels()).get(target, {}), now)
-        if claim is not None and claim.entry.by != self.by:
-            raise refusal(claim, target, now)
+        now, labels = time.monotonic(), await self._labels()
+        for target in targets:
+            claim = claim_on(known, target, labels.get(target, {}), now)
+            if claim is not None and claim.entry.by != self.by:
+                raise refusal(claim, target, now)
 
     @property
     def _claiming(self) -> Claiming:

@@ -105,14 +105,19 @@ class FleetResult(Model):
         if self.succeeded:
             return
         good = self.counts.get("succeeded", 0)
-        bad = [f"{name} {row.outcome}" for name, row in self.rows.items() if row.outcome is not Outcome.SUCCEEDED]
+        bad = [_reason(name, row) for name, row in self.rows.items() if row.outcome is not Outcome.SUCCEEDED]
         more = f", and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
         raise FleetFailedError(
-            f"{self.operation} succeeded on {good} of {len(self.targets)} targets, and {self.quorum} had to",
-            because=", ".join(bad[:MOST_NAMED]) + more,
+            f"{self.operation} succeeded on {good} of {len(self.targets)} targets; on {self.quorum} it had to",
+            because="; ".join(bad[:MOST_NAMED]) + more,
             cure="see each row's error; what has not succeeded can be tried again",
             result=self,
         )
+
+
+def _reason(name: str, row: FleetRow) -> str:
+    because = f" ({row.error.message[:120]})" if row.error is not None else ""
+    return f"{name} {row.outcome}{because}"
 
 
 def light(result: Any) -> Any:

@@ -24,6 +24,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.protocol import parser
 
 from labwright.core.errors import EngineError, LabwrightError, NotAllowedError, UnreachableError, UsageError
 from labwright.core.logs import get_logger
@@ -43,6 +44,10 @@ VIOLATION = re.compile('permissions violation for publish to "([^"]*)"', re.IGNO
 Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
+
+# nats-server divides a line at spaces and tabs; nats-py would at other letters too, which may stand in a subject
+parser.MSG_RE = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+(\d+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
+parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+(\d+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n")
 
 
 class ConnectionLostError(UnreachableError):
@@ -169,6 +174,8 @@ class Connection:
         self._locate = locate
         self._name = name
         self._patience_s = patience_s
+        self._is_refused = False
+        """Whether the server was there when it was tried last, and did not let us in."""
         self._client: Client | None = None
         self._prefix = ""
         self._count = 0
@@ -192,7 +199,7 @@ class Connection:
                 self._keeper.result()
         except TimeoutError:
             await self.close()
-            raise _unreachable(self._locate) from None
+            raise self._not_connected() from None
         except BaseException:
             await self.close()
             raise
@@ -417,8 +424,19 @@ class Connection:
             if not isinstance(error, (nats.errors.Error, OSError, TimeoutError, UnreachableError)):
                 raise
             log.debug("not connected yet", because=str(error) or type(error).__name__)
+            self._is_refused = "authorization violation" in str(error).lower()
             return None
         return client
+
+    def _not_connected(self) -> LabwrightError:
+        """Say why there is no connection: nothing answers, or this key opens nothing."""
+        if self._is_refused and (address := self._locate()).identity:
+            return NotAllowedError(
+                f"the lab at {address.place} does not accept this key",
+                because=f"it is no key of {address.identity} any more, or of another lab",
+                cure="ask an admin of the lab for a new one: labwright user add",
+            )
+        return _unreachable(self._locate)
 
     def _options(self, address: Address, lost: asyncio.Event) -> dict[str, Any]:
         async def ended() -> None:
@@ -491,12 +509,18 @@ class Connection:
 
 
 class _Client(Client):
-    """The client of nats-py, save that what it cannot send any more does not keep it from telling of its end."""
+    """The client of nats-py, save that nothing which others say, and nothing that it cannot send, leaves it deaf."""
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - its signature
         self._pending = []
         self._pending_data_size = 0
         await super()._close(status, do_cbs)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except (ValueError, IndexError) as error:  # no text: it would end the reading, and nobody would notice
+            log.warning("a message that cannot be read was left out", subject=repr(subject[:200]), because=str(error))
 
 
 async def heeding(doing: Awaitable[Answer]) -> Answer:

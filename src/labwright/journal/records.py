@@ -104,7 +104,8 @@ class Released(Record):
 class Requested(Record):
     """A run was asked for; `content` recognises the same id with other content.
 
-    `role` is that of the key with which it was asked for, empty for the lab's own credential, and for runs of runs.
+    `role` is that of the key with which it was asked for, empty for the lab's own credential, and for runs that a task
+    of the site makes; what somebody has run on a fleet keeps it.
     """
 
     type: Literal["requested"] = "requested"

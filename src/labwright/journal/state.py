@@ -24,9 +24,10 @@ from labwright.journal.records import (
     PoolChanged,
     Received,
     Released,
+    SessionStarted,
     SetAside,
 )
-from labwright.journal.session_fold import apply_session, decoded
+from labwright.journal.session_fold import apply_session, decoded, encoded
 from labwright.journal.stay_fold import StayEntry, apply_stay
 
 
@@ -148,9 +149,13 @@ class Present:
             "event": self._take_event,
             "session": self._take_session,
             "agent": self._take_stay,
+            "file": self._take_file,
+            "dispatch": self._take_hand_outs,
+            "pool": self._take_pool,
         }
-        for entry in entries:
-            takers.get(entry.subject.partition(".")[0], self._take_other)(entry, changes)
+        for entry in entries:  # the subject tells what it may be about: an agent's key writes under some
+            if (taker := takers.get(entry.subject.partition(".")[0])) is not None:
+                taker(entry, changes)
             self.seq = changes.seq = entry.seq
         return changes
 
@@ -173,14 +178,13 @@ class Present:
     def _find_run(self, run_id: str) -> RunEntry | None:
         return self.runs.get(run_id) or self.recall.run(run_id)
 
-    def _take_other(self, entry: Entry, changes: Changes) -> None:
-        if isinstance(entry.record, FileRegistered):
-            self._take_file(entry, entry.record.file, changes)
-        elif isinstance(entry.record, HandedOut):
-            for item in entry.record.items:
-                if item.run in self.runs:  # else it has ended meanwhile
-                    self.hand_outs[item.run] = changes.hand_outs[item.run] = (entry.seq, item)
-        elif isinstance(entry.record, PoolChanged):
+    def _take_hand_outs(self, entry: Entry, changes: Changes) -> None:
+        for item in entry.record.items if isinstance(entry.record, HandedOut) else ():
+            if item.run in self.runs:  # else it has ended meanwhile
+                self.hand_outs[item.run] = changes.hand_outs[item.run] = (entry.seq, item)
+
+    def _take_pool(self, entry: Entry, changes: Changes) -> None:
+        if isinstance(entry.record, PoolChanged):
             self.pools[entry.record.pool] = changes.pools[entry.record.pool] = entry.record.state
 
     def _take_run(self, entry: Entry, changes: Changes) -> None:
@@ -205,6 +209,8 @@ class Present:
 
     def _take_session(self, entry: Entry, changes: Changes) -> None:
         key = entry.subject.partition(".")[2]
+        if isinstance(entry.record, SessionStarted) and encoded(entry.record.agent) != key.partition(".")[0]:
+            return  # the subject tells which agent speaks
         known = changes.sessions.get(key) or self.sessions.get(key) or self.recall.session_entry(key)
         session = apply_session(known.session if known else None, entry.record, entry.key)
         if session is None:
@@ -222,7 +228,10 @@ class Present:
         if new is not None:
             self.stays[agent] = changes.stays[new.first_seq] = new
 
-    def _take_file(self, entry: Entry, file: FileEntry, changes: Changes) -> None:
+    def _take_file(self, entry: Entry, changes: Changes) -> None:
+        if not isinstance(entry.record, FileRegistered):
+            return
+        file = entry.record.file
         known = changes.files.get(file.id) or self.recall.file(file.id)
         first_seq = known.first_seq if known else entry.seq
         whole = completed_file(known.file, file) if known else file

@@ -171,7 +171,9 @@ class Answers:
             if not targets:
                 names = ", ".join(sorted(known)) or "none"
                 message = f"{on!r} chooses no target"
-                raise NotFoundError(message, because=f"the targets are: {names}", cure="see labwright targets list")
+                raise NotFoundError(
+                    message, because=f"the targets are: {names}", cure="see labwright targets list, agents list"
+                )
         return {
             "params": checked,
             "targets": targets,
@@ -209,7 +211,9 @@ class Answers:
     async def ask_why(self, run_id: str) -> list[dict[str, Any]]:
         """Tell the story of a run, from its root cause to what followed."""
         run = self._run(run_id)
-        return [*self._before(run), _said("run", run.id, _run_line(run), run.requested_at), *self._after(run, STORY)]
+        story = [*self._before(run), _said("run", run.id, _run_line(run), run.requested_at)]
+        led_to = [{**part, "depth": depth} for depth, part in enumerate(story)]
+        return [*led_to, *self._after(run, STORY, len(story))]
 
     def _run(self, run_id: str) -> Run:
         entry = self._folding.present.runs.get(run_id) or self._folding.view.run(run_id)
@@ -255,16 +259,16 @@ class Answers:
         text = f"{', '.join(request.get('rules', ()))} asked for {request['task']}{where}"
         return [_said("request", request["id"], text, (entry.decision or {}).get("at"))]
 
-    def _after(self, run: Run, most: int) -> list[dict[str, Any]]:
-        """Tell what followed from a run: the sessions of its steps, and its children."""
+    def _after(self, run: Run, most: int, depth: int) -> list[dict[str, Any]]:
+        """Tell what followed from a run, `depth` far in: the sessions of its steps, and its children."""
         story = [
-            _said("session", shown["id"], session_line(shown), shown["started_at"])
+            {**_said("session", shown["id"], session_line(shown), shown["started_at"]), "depth": depth}
             for shown in self._sessions.of_run(run.id, most)
         ]
         children, _ = self._folding.view.runs({"parent": run.id}, limit=most)
         for child in reversed(children):
-            story.append(_said("run", child.id, _run_line(child), child.requested_at))
-            story += self._after(child, most - len(story)) if most > len(story) else []
+            story.append({**_said("run", child.id, _run_line(child), child.requested_at), "depth": depth})
+            story += self._after(child, most - len(story), depth + 1) if most > len(story) else []
         return story
 
     # --- events ------------------------------------------------------------------------------------------------------

@@ -21,11 +21,11 @@ from labwright.core.logs import get_logger
 from labwright.core.model import ErrorRecord, Run, RunState
 from labwright.journal.fold import is_open_attempt
 from labwright.journal.journal import Journal, MovedError
-from labwright.journal.records import Aborting, AttemptLost, Finished, HandedOut, HandOut, Led, Record
+from labwright.journal.records import AttemptLost, Finished, HandedOut, HandOut, Led, Record
 from labwright.journal.state import Changes, Present, RunEntry, is_handed_out
 from labwright.plan.dispatch import Candidate, Chosen, Dispatch
 from labwright.plan.tasks import TaskDescription
-from labwright.run.effects import RUNS
+from labwright.run.kin import Kin
 from labwright.run.liveness import Liveness
 from labwright.run.settings import PoolTable, Settings
 from labwright.run.work import Assignment, hand_over
@@ -81,8 +81,7 @@ class Dispatcher:
         self._in_flight: dict[str, str] = {}
         self._ends: dict[str, Record] = {}
         self._busy: set[str] = set()
-        self._ended_children: dict[str, int] = {}
-        """The sequence at which a child of a run has ended last, by the run's id."""
+        self._kin = Kin(journal, present)
         self._handing: set[str] = set()
         self._log_seq = 0
         self._claims: tuple[Claim, ...] = ()
@@ -108,35 +107,17 @@ class Dispatcher:
         if changes.pools or changes.runs or changes.hand_outs:
             self._wake.set()
 
-    def _note_child(self, entry: RunEntry) -> None:
-        """Take up what became of a run that another has made: at its end that goes on, and an abort is passed on."""
-        parent = self._present.runs.get(entry.run.parent or "")
-        if not entry.run.state.is_final:
-            if entry.run.aborting is None and self._is_aborted(entry.run.parent or "", parent):
-                self._start(self._abort_child(entry))
-        elif parent is not None:
-            self._ended_children[parent.run.id] = entry.seq
-            if parent.run.state is RunState.WAITING:
-                self._note_run(parent)
-
-    def _is_aborted(self, parent_id: str, parent: RunEntry | None) -> bool:
-        parent = parent or self._present.recall.run(parent_id)
-        return parent is not None and (parent.run.aborting is not None or parent.run.state is RunState.ABORTED)
-
-    async def _abort_child(self, entry: RunEntry) -> None:
-        """Have a run ended early because the one that made it is; only the leader does."""
-        await self._leads.wait()
-        writer = RunWriter(self._journal, entry.run, entry.seq)
-        record = Aborting(by=entry.run.by, reason=f"{entry.run.parent}, which made it, was aborted")
-        await writer.append(record, while_=lambda run: not run.state.is_final and run.aborting is None)
-
     def _note_kin(self, entry: RunEntry) -> None:
         """Look at those whom a run's change concerns beside itself."""
-        if entry.run.parent is not None:
-            self._note_child(entry)
-        if entry.run.aborting is not None and not entry.run.state.is_final:
-            for child in [child for child in self._present.runs.values() if child.run.parent == entry.run.id]:
-                self._note_child(child)
+        if entry.run.state.is_final and (waiting := self._kin.note_end(entry)) is not None:
+            self._note_run(waiting)
+        for left in self._kin.to_abort(entry):
+            self._start(self._abort_child(left))
+
+    async def _abort_child(self, entry: RunEntry) -> None:
+        """Pass an abort on; only the leader does."""
+        await self._leads.wait()
+        await self._kin.abort(entry)
 
     def note_log(self, seq: int) -> None:
         """Remember the newest sequence of the log of hand-outs."""
@@ -147,9 +128,7 @@ class Dispatcher:
         for run_id in self._in_flight.keys() - self._present.runs.keys():
             self._forget(run_id)
         for entry in list(self._present.runs.values()):
-            waiting = entry.run.waiting_for
-            if waiting is not None and waiting.kind == RUNS:  # whether a child has ended since is not known: it looks
-                self._ended_children[entry.run.id] = max(self._ended_children.get(entry.run.id, 0), waiting.seen + 1)
+            self._kin.begin(entry.run)
             self._note_run(entry)
             self._note_kin(entry)
         self._wake.set()
@@ -338,7 +317,7 @@ class Dispatcher:
         self._dispatch.release(run_id)
         self._in_flight.pop(run_id, None)
         self._ends.pop(run_id, None)
-        self._ended_children.pop(run_id, None)
+        self._kin.forget(run_id)
 
     def _note_attempt(self, run: Run, item: HandOut) -> None:
         self._dispatch.withdraw(run.id)
@@ -370,7 +349,7 @@ class Dispatcher:
         else:
             self._dispatch.release(run.id)
         due = run.next_attempt_at if run.state in {RunState.WAITING, RunState.RETRYING} else run.not_before
-        if run.state is RunState.WAITING and self._has_news(run):
+        if run.state is RunState.WAITING and self._kin.has_news(run):
             due = None
         self._dispatch.offer(
             Candidate(
@@ -383,11 +362,6 @@ class Dispatcher:
                 latest_at=run.not_after.timestamp() if run.not_after and run.attempt == 0 else None,
             )
         )
-
-    def _has_news(self, run: Run) -> bool:
-        """Tell whether a child of a run that waits for children has ended since the run has looked."""
-        waiting = run.waiting_for
-        return waiting is not None and waiting.kind == RUNS and self._ended_children.get(run.id, 0) > waiting.seen
 
     def _end_of(self, run: Run) -> Record | None:
         """Tell how a run that nobody executes has to end, if it has to."""

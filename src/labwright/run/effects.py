@@ -27,6 +27,9 @@ SPAWNS = 10_000
 
 LONGEST_SLEEP = 10 * 366 * 86400.0
 
+MOST_FAILURES = 5
+"""An attempt is seldom tried again more often before its run fails."""
+
 LOOK_AGAIN_S = 3600.0
 """A run that waits for others is looked at again after this time, should its wake-up be lost."""
 
@@ -238,6 +241,12 @@ class RunEffects:
         self._calls += 1
         place = self._place
         return place.name, f"{place.position}.{place.name}.{place.tries}.{self._calls}"
+
+    def calls_before(self, reopened: int) -> list[str]:
+        """Give what told this step's first call of an agent from others, each time before the run was opened again."""
+        place = self._place
+        tries = [f"{time}.{failures}" for time in range(reopened) for failures in range(MOST_FAILURES)]
+        return [f"{place.position}.{place.name}.{each}.1" for each in tries]
 
     async def do(self, step: StepFunction[..., Any], params: Mapping[str, Any]) -> Any:
         """Do a step of a task's function."""

@@ -54,13 +54,15 @@ async def call_each(
 ) -> None:
     """Call the operation on each target, and judge by the quorum."""
     asked = Asked(operation=operation, params=params or {}, how=FanOut.given(**(options or {})))
-    before = _rows(effects_of(ctx).result_before)
+    effects, fleets = effects_of(ctx), _fleets(ctx)
+    before = _rows(effects.result_before)
+    if ctx.run.reopened:  # a call that was killed and aborted has no rows, and its sessions have their records
+        before |= await fleets.succeeded(targets, asked, effects.calls_before(ctx.run.reopened))
 
     def tell(name: str, row: FleetRow) -> None:
-        done = sum(other.outcome is not Outcome.SKIPPED for other in call.result.targets.values())
-        ctx.progress(done, len(targets), f"{name} {row.outcome}")
+        ctx.progress(len(call.rows), len(targets), f"{name} {row.outcome}")
 
-    call = _fleets(ctx).call(targets, asked, effects_of(ctx), selector=selector, before=before, tell=tell)
+    call = fleets.call(targets, asked, effects, selector=selector, before=before, tell=tell)
     result = await _result(ctx, call)
     ctx.set_result(result.model_dump(mode="json", by_alias=True))
     result.raise_if_failed()

@@ -11,11 +11,13 @@ from labwright.agents.fleet_handle import FleetAsked, FleetHandle
 from labwright.agents.following import agents_here
 from labwright.agents.members import chosen, members
 from labwright.core.errors import FleetFailedError, UsageError
-from labwright.core.fleet import FleetResult, FleetRow
+from labwright.core.fleet import FleetResult, FleetRow, Outcome, light
 from labwright.core.ids import hashed_id
 from labwright.core.model import Run, Target
 from labwright.core.request import Request
 from labwright.journal.journal import Journal
+from labwright.journal.records import SessionEnded
+from labwright.journal.session_fold import session_subject
 from labwright.plan.fan_out import FanOut
 from labwright.run.agents import VALID_S
 from labwright.run.services import Caller
@@ -47,6 +49,27 @@ class RunFleets:
         here = await agents_here(self.journal.connection)
         return chosen(selector, members(await self.targets(), here), here)
 
+    async def succeeded(self, targets: Sequence[str], asked: Asked, places: Sequence[str]) -> dict[str, FleetRow]:
+        """Give the rows of targets whose session of an earlier call has succeeded, as their own records tell."""
+        numbers = range(asked.how.retries + 1)
+        subjects = {
+            session_subject(name, self._session_id(place, name, asked.operation, number)): name
+            for place in places
+            for name in targets
+            for number in numbers
+        }
+        newest, _ = await self.journal.newest(list(subjects))
+        return {
+            subjects[entry.subject]: FleetRow(
+                outcome=Outcome.SUCCEEDED, session=entry.key, result=light(entry.record.result)
+            )
+            for entry in newest
+            if isinstance(entry.record, SessionEnded) and entry.record.state == "succeeded"
+        }
+
+    def _session_id(self, place: str, name: str, operation: str, number: int) -> str:
+        return hashed_id("ses", self.run, place, name, operation, number)
+
     def call(
         self,
         targets: Sequence[str],
@@ -63,7 +86,7 @@ class RunFleets:
             journal=self.journal,
             sender=f"{self.role}={self.by}" if self.role else self.by,
             by=self.by,
-            session_id=lambda name, number: hashed_id("ses", self.run, place, name, asked.operation, number),
+            session_id=lambda name, number: self._session_id(place, name, asked.operation, number),
             options={"run": self.run, "step": step, "token": self.token, "valid_for_s": VALID_S},
         )
         return FleetCall(reach, targets, asked, selector=selector, before=before, tell=tell)

@@ -47,7 +47,7 @@ from labwright.run import ends
 from labwright.run.children import ChildrenOf
 from labwright.run.effects import child_id
 from labwright.run.execution import Execution
-from labwright.run.fleets import RunFleets, step_fleet
+from labwright.run.fleets import RUN, RunFleets, step_fleet
 from labwright.run.recording import record_of
 from labwright.run.requesting import event_subject, requested
 from labwright.run.services import Caller, Services
@@ -401,6 +401,8 @@ class Attempt:
             parent=run.id,
             start_within=task.start_within,
         )
+        if run.task == RUN:  # it does what its caller asked for, and may no more than that
+            record = record.model_copy(update={"role": run.role})
         with contextlib.suppress(ConflictError):  # a step that changed its mind keeps the child that it has
             await self._worker.journal.create(f"run.{run_id}", record, content=record.content)
         return run_id
