@@ -57,10 +57,11 @@ class Command(BaseModel):
 
 @dataclass(frozen=True)
 class Answer:
-    """The reply to a command, and where a second one follows, what brings it."""
+    """The reply to a command, where a second one follows, what brings it, and whether a session has begun."""
 
     body: bytes
     later: Callable[[], Awaitable[bytes]] | None = None
+    has_begun: bool = False
 
 
 class CommandError(Exception):

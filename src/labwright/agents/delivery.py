@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -32,6 +33,7 @@ class Delivery:
         self._places: OrderedDict[str, int] = OrderedDict()
         self._came = asyncio.Event()
         self._empty = asyncio.Event()
+        self._awaited = asyncio.Event()
 
     def wake(self) -> None:
         """Say that there is something new."""
@@ -51,11 +53,17 @@ class Delivery:
             if not due:
                 self._empty.set()
                 await self._came.wait()
-                await asyncio.sleep(BEHIND_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(BEHIND_S):
+                        await self._awaited.wait()
+                self._awaited.clear()
                 self._came.clear()
 
     async def drain(self, patience_s: float) -> bool:
-        """Wait until everything is delivered, at most so long; tells whether it was."""
+        """Have everything delivered at once, and wait for that, at most so long; tells whether it was."""
+        if self._empty.is_set():
+            return True
+        self._awaited.set()
         try:
             async with asyncio.timeout(patience_s):
                 await self._empty.wait()

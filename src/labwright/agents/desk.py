@@ -142,8 +142,8 @@ class Desk:
         name = session.id
         first = session_reply(session, is_new=is_new)
         if not command.wait:
-            return Answer(first)
-        return Answer(first, lambda: self._end_of(name))
+            return Answer(first, has_begun=is_new)
+        return Answer(first, lambda: self._end_of(name), has_begun=is_new)
 
     def start(self, command: Command) -> tuple[SessionSnapshot, bool, asyncio.Event | None]:
         """Start a session, or find the one that the same command has started; gives it, and whether it is new.

@@ -56,7 +56,9 @@ AWAY_S = 2.0
 TELL_S = AWAY_S + 2 * EXPIRY_S
 """A server that is there but cannot tell who has the agent's name is not waited for any longer."""
 LOOK_S = 0.1
-MOMENT_S = 0.002
+MOMENT_S = 0.005
+RECORDED_S = 0.5
+"""How long a start is not told while the journal takes no record; agents work without it."""
 CLOSE_S = 5.0
 DELIVER_S = 2.0
 END_MARGIN_S = 4.0
@@ -274,11 +276,17 @@ class AgentServer:
             log.exception("a reply was not sent", operation=operation)
 
     async def _reply(self, reply: str, answer: Answer) -> None:
-        """Send the replies to one command; what has ended in a moment is told with its beginning, in one go."""
+        """Send the replies to one command: what has ended in a moment is told with its beginning, in one go.
+
+        A session that lasts is in the journal before its start is told, so that whoever is told can find it there,
+        also after a kill of this agent.
+        """
         later = asyncio.ensure_future(answer.later()) if answer.later is not None else None
         try:
             if later is not None:
                 await asyncio.wait({later}, timeout=MOMENT_S)
+            if answer.has_begun and (later is None or not later.done()):
+                await self._delivery.drain(RECORDED_S)
             if answer.body:
                 await self._connection.publish(reply, answer.body)
             if later is not None:
