@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from labwright import Agent, Session, operation, process
 from labwright.agents.fleet import Asked, FleetCall, Reach
+from labwright.agents.following import recorded
 from labwright.agents.handle import AgentHandle
 from labwright.core.errors import FleetFailedError, UsageError
 from labwright.core.fleet import FleetResult, FleetRow, Outcome
@@ -263,13 +264,14 @@ def state(tmp_path: Path) -> Path:
 
 async def test_one_that_vanishes_in_the_middle_is_unreachable(journal: Journal, start_agent: Start) -> None:
     agent = await start_agent(INSTRUMENT, name="a1")
-    handle = await _here(agent, journal)
+    await _here(agent, journal)
+    session = hashed_id("ses", "call-1", "a1", 0)
     calling = asyncio.create_task(called(journal, ["a1"], "sleep", {"return_within_s": 0.5}))
-    await until(lambda: _runs(handle, "sleep"))
+    await until(lambda: recorded(journal, "a1", session))  # so the caller may have been told, or not quite
     agent.kill()
     result = await calling
     row = result.rows["a1"]
-    assert (row.outcome, row.session) == (Outcome.UNREACHABLE, hashed_id("ses", "call-1", "a1", 0))
+    assert (row.outcome, row.session) == (Outcome.UNREACHABLE, session)
 
 
 async def test_one_that_comes_back_with_its_session_answers_with_its_end(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labwright.agents.following import Hearing
+from labwright.agents.following import Hearing, recorded
 from labwright.agents.handle import AgentHandle
 from labwright.agents.session_handle import SessionHandle
 from labwright.core.errors import AgentGoneError, LabwrightError, NotFoundError, UnreachableError
@@ -130,13 +130,8 @@ class TargetCall:
             try:
                 self._session = self._session or await self._start()
                 return await self._ended(self._session)
-            except AgentGoneError as error:
-                if self._session is None:
-                    error.cure = "start it, or see who is here: labwright agents list"  # the nearest name is another's
-                if not await self._comes_back():
-                    return self._row(Outcome.UNREACHABLE, error)
             except UnreachableError as error:
-                if self._session is None or not await self._comes_back():
+                if not await self._comes_back():
                     return self._row(Outcome.UNREACHABLE, error)
             except NotFoundError as error:
                 outcome = Outcome.REFUSED if self._session is None else Outcome.UNREACHABLE
@@ -149,7 +144,24 @@ class TargetCall:
     async def _start(self) -> SessionHandle:
         options = {**self._reach.options, "timeout_s": self._how.timeout_s, "session": self._session_id}
         operation = self._agent.operation(self._asked.operation).with_options(**options)
-        return await operation.begin(self._asked.params, brings_whole=False)
+        try:
+            return await operation.begin(self._asked.params, brings_whole=False)
+        except AgentGoneError as error:
+            begun = await self._begun_untold()
+            if begun is None:
+                error.cure = "start it, or see who is here: labwright agents list"  # the nearest name is another's
+                raise
+            return begun
+
+    async def _begun_untold(self) -> SessionHandle | None:
+        """Find the session whose agent went away before it could tell that it began: then the journal has it."""
+        with contextlib.suppress(LabwrightError, TimeoutError):
+            known = await recorded(self._reach.journal, self.name, self._session_id)
+            if known is not None:
+                session = self._agent.session(known.id, known)
+                session.brings_whole = False
+                return session
+        return None
 
     async def _ended(self, session: SessionHandle) -> FleetRow:
         if self._told.is_set():

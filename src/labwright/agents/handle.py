@@ -47,9 +47,9 @@ class AgentHandle:
             raise AttributeError(name)
         return self.operation(name)
 
-    def session(self, session_id: str) -> SessionHandle:
-        """Give a handle on a session of this agent by its id; nothing is known of it yet."""
-        return SessionHandle(self._journal, self._asked, session_id, by=self._by)
+    def session(self, session_id: str, snapshot: SessionSnapshot | None = None) -> SessionHandle:
+        """Give a handle on a session of this agent by its id, with what is known of it already."""
+        return SessionHandle(self._journal, self._asked, session_id, by=self._by, snapshot=snapshot)
 
     async def describe(self) -> dict[str, Any]:
         """Ask the agent what it is, what it can do, and what it does."""
