@@ -19,7 +19,8 @@ PLACES = 10_000
 """Of how many subjects the last sequence is remembered; of others it is found out."""
 RETRY_S = 1.0
 BEHIND_S = 0.05
-"""Records follow so much behind what they tell of: many sessions may begin at once, and their replies go first."""
+"""Records follow so much behind what they tell of, unless somebody waits for them: many sessions may begin at once, and
+the replies of those that end at once go first."""
 
 log = get_logger(__name__)
 
