@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -145,18 +144,6 @@ class House:
 
 
 async def connected(url: str, **options: Any) -> Client:
-    """Connect once the server, which may just be reading its configuration again, knows who connects."""
-    until = time.monotonic() + LIMIT_S
-    while True:
-        try:
-            return await connected_at_once(url, **options)
-        except (nats.errors.Error, OSError):
-            if time.monotonic() > until:
-                raise
-            await asyncio.sleep(0.02)
-
-
-async def connected_at_once(url: str, **options: Any) -> Client:
     """Connect, or leave nothing behind."""
 
     async def quiet(_: Exception) -> None:
@@ -216,16 +203,3 @@ def handle(house: House) -> Callable[[str], AgentHandle]:
         return AgentHandle(house.journal, "pump-1", sender=sender)
 
     return handle
-
-
-async def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
-    """Wait until something holds, and give it."""
-    end = time.monotonic() + limit_s
-    while True:
-        found = condition()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return found
-        assert time.monotonic() < end, f"it did not come to hold within {limit_s} s"
-        await asyncio.sleep(0.02)

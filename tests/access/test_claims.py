@@ -28,7 +28,8 @@ from labwright.core.model import utc_now
 from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
 from labwright.journal.records import ClaimEntry, ClaimsChanged, UnknownRecord, decode, encode
-from tests.access.conftest import House, until
+from tests.access.conftest import House
+from tests.agents.conftest import until
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TARGETS = {"pump-1": {"bench": "2"}, "pump-2": {"bench": "2"}, "oven": {"bench": "1"}}

@@ -26,7 +26,8 @@ from labwright.journal.nats_server import EmbeddedServer, write_private
 from labwright.journal.records import Refused
 from labwright.run.settings import Settings, load_settings
 from labwright.server import Server, serving
-from tests.access.conftest import connected, until
+from tests.access.conftest import connected
+from tests.agents.conftest import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -95,8 +96,6 @@ class Here:
         elsewhere = self.settings.folder.parent / "elsewhere"
         elsewhere.mkdir(exist_ok=True)
         settings = load_settings(elsewhere, {"LABWRIGHT_CREDS": str(self.key(name, role))})
-        async with self.raw(name, role):  # from here on the server knows the key
-            pass
         async with connect_async(settings=settings) as lab:
             yield lab
 

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import nats.errors
 import psutil
@@ -39,6 +40,9 @@ ADOPTION_S = 60.0
 START_S = 60.0
 STARTS = 3
 STOP_S = 30.0
+RELOAD_S = 10.0
+RELOADED = b"Reloaded server configuration"
+NOT_RELOADED = b"Failed to reload server configuration"
 MEMORY_LIMIT = 2 * 1024**3
 
 log = get_logger(__name__)
@@ -215,14 +219,43 @@ class EmbeddedServer:
         return pid if str(self._config_file) in command else None
 
     def reload(self) -> bool:
-        """Have a running server take up who may connect; tells whether one runs."""
+        """Have a running server take up who may connect, and wait until it has; tells whether one runs.
+
+        Raises:
+            EngineError: it has not taken it up.
+        """
         with contextlib.suppress(UnreachableError):
             self._write_users(Address.read(self.connection_file))
         pid = self.pid()
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGHUP)
-        return pid is not None
+        if pid is None:
+            return False
+        try:
+            with self.log_file.open("rb") as log_from_now:
+                log_from_now.seek(0, os.SEEK_END)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGHUP)
+                return self._has_reloaded(log_from_now)
+        except OSError as error:
+            raise self._not_reloaded(f"its log cannot be read: {error}") from error
+
+    def _has_reloaded(self, log_from_now: BinaryIO) -> bool:
+        """Wait until the log says that the configuration was read: nats-server tells nobody else."""
+        until = time.monotonic() + RELOAD_S
+        said = b""
+        while self.pid() is not None:
+            said += log_from_now.read()
+            if RELOADED in said:
+                return True
+            if NOT_RELOADED in said:
+                raise self._not_reloaded(self._last_log())
+            if time.monotonic() > until:
+                raise self._not_reloaded(f"it has not said that it did within {RELOAD_S:g} s")
+            time.sleep(0.002)
+        return False
+
+    def _not_reloaded(self, why: str) -> EngineError:
+        cure = f"see {self.log_file}; stop `labwright serve` and start it again"
+        return EngineError("nats-server has not taken up who may connect", because=why, cure=cure)
 
     async def restart(self) -> None:
         """End the server so that `keep` starts it again, as after a full disk."""

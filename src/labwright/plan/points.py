@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -77,7 +78,7 @@ class Walk(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(ABC):
     """An expression of time points; what can be done with each of them stands here.
 
     >>> from labwright.plan.timepoints import every
@@ -85,9 +86,9 @@ class Points:
     [60.0, 120.0, 420.0, 720.0]
     """
 
+    @abstractmethod
     def walk(self, walk: Walk) -> Iterator[TimePoint]:
         """Give the points in their order, one at a time."""
-        raise NotImplementedError
 
     @property
     def is_finite(self) -> bool:
