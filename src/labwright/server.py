@@ -41,6 +41,7 @@ from labwright.run.answers import Answers
 from labwright.run.claim_holds import ClaimHolds
 from labwright.run.clock_watch import ClockWatch
 from labwright.run.decider import Decider
+from labwright.run.departures import Departures
 from labwright.run.dispatcher import SUBJECT as DISPATCH_LOG
 from labwright.run.dispatcher import Dispatcher, worker_of
 from labwright.run.engine import DIALECTS, locator
@@ -133,6 +134,7 @@ class Server:
                 if self.embedded is not None:
                     group.create_task(self._watch_disk(self.embedded))
                     group.create_task(watch_log(self.journal, self.embedded))
+                    group.create_task(Departures(self.journal, locator(self.settings)).run())
                 self.ready.set()
         finally:
             await self.decider.close()

@@ -67,6 +67,11 @@ END_MARGIN_S = 4.0
 log = get_logger(__name__)
 
 
+def connection_name(agent: str) -> str:
+    """Give the name by which nats-server knows the connection of an agent."""
+    return f"agent {agent}"
+
+
 class AgentServer:
     """Serves one agent: `async with AgentServer(...)`, or `serving(...)`."""
 
@@ -99,7 +104,7 @@ class AgentServer:
         self._exit_hard = exit_hard
         self._feeds: dict[str, Feed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._connection = Connection(locate, name=f"agent {name}")
+        self._connection = Connection(locate, name=connection_name(name))
         self._journal = Journal(self._connection)
 
     # --- life --------------------------------------------------------------------------------------------------------

@@ -115,10 +115,12 @@ class Journal:
         await self.ensure_stream({"name": BLOBS, "subjects": ["blob.>"], "max_age": keep_ns + keep_ns // 4, **shared})
 
     async def ensure_stream(self, config: Mapping[str, Any]) -> None:
-        """Make a stream, or change an existing one to that configuration."""
+        """Make a stream, or change an existing one to that configuration; other metadata that it has stay."""
         name = config["name"]
         answer = await self.api(f"STREAM.INFO.{name}")
         verb = "UPDATE" if "error" not in answer else "CREATE"
+        noted: dict[str, str] = answer.get("config", {}).get("metadata") or {}
+        config = {**config, "metadata": {**noted, **config.get("metadata", {})}}
         answer = await self.api(f"STREAM.{verb}.{name}", config)
         if "error" in answer:
             message = f"the stream {name} cannot be made"
