@@ -18,6 +18,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from labwright.access.claim_watch import ClaimWatch
+from labwright.access.claims import labels_of
 from labwright.access.guard import Guard
 from labwright.agents.adoption import Adoption
 from labwright.agents.agent import Agent, Leftovers, attach
@@ -236,7 +237,7 @@ class AgentServer:
     @property
     def _claimed_by(self) -> dict[str, str]:
         """Give the labels by which selectors choose this agent."""
-        return {**self.labels, "class": type(self.agent).__name__}
+        return labels_of({"labels": self.labels, "class": type(self.agent).__name__})
 
     def _make_adoption(self) -> Adoption:
         return Adoption(

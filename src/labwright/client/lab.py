@@ -21,10 +21,11 @@ from nats.aio.msg import Msg
 from labwright.access.audit import audit_shown
 from labwright.access.claim_watch import read_claims
 from labwright.access.claiming import Claiming
-from labwright.access.claims import claim_on, labels_of, refusal
+from labwright.access.claims import claim_on, refusal
 from labwright.agents.asking import origin
 from labwright.agents.fleet import Tell
 from labwright.agents.fleet_handle import FleetAsked, FleetHandle
+from labwright.agents.members import members
 from labwright.client.fleets import FleetClient, fan_out_of
 from labwright.client.ids import checked_id
 from labwright.client.instruments import Instruments
@@ -334,12 +335,12 @@ class AsyncLab(Instruments):
 
     async def _labels(self) -> dict[str, dict[str, str]]:
         """Give the labels of all targets that are known now, by name: of the site, and of agents that are here."""
-        known: dict[str, dict[str, str]] = {}
+        targets: list[dict[str, Any]] = []
         with contextlib.suppress(UnreachableError):
-            known = {target["name"]: target["labels"] for target in await self.ask("targets")}
-        for agent in await self.agents():
-            known[agent["name"]] = {**known.get(agent["name"], {}), **labels_of(agent)}
-        return known
+            targets = await self.ask("targets")
+        of_site = {each["name"]: Target(name=each["name"], labels=each["labels"]) for each in targets}
+        known = members(of_site, {agent["name"]: agent for agent in await self.agents()})
+        return {name: dict(target.labels) for name, target in known.items()}
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 

@@ -307,7 +307,10 @@ class Refused(Record):
 
 
 class ClaimEntry(Model):
-    """One claim in force: for so many `seconds` since it was made or renewed, of which `left_s` were left."""
+    """One claim in force: for so many `seconds` since it was made or renewed, of which `left_s` were left.
+
+    `names` are those whom the selector chose by labels: an agent does not know what the site calls it beside its own.
+    """
 
     id: str
     selector: str
@@ -316,6 +319,7 @@ class ClaimEntry(Model):
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     left_s: Annotated[float, Field(allow_inf_nan=False)]
     reason: str = ""
+    names: tuple[str, ...] = ()
 
 
 class ClaimsChanged(Record):
