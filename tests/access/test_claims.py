@@ -205,6 +205,29 @@ async def test_a_follower_hears_of_claims_and_knows_those_from_before(house: Hou
         running.cancel()
 
 
+async def test_a_follower_asks_again_while_nats_server_cannot_tell_its_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a cluster that has no leader just now; an agent goes on meanwhile."""
+    await claiming(house, "ada").claim("oven", 60, targets={})
+    asked: list[str] = []
+
+    async def api(verb: str, _: object = None) -> dict[str, object]:
+        asked.append(verb)
+        return {"error": {"code": 503, "description": "JetStream system temporarily unavailable"}}
+
+    watch = ClaimWatch(house.journal)
+    with monkeypatch.context() as unwell:
+        unwell.setattr(house.journal, "api", api)
+        running = asyncio.create_task(watch.run())
+        await until(lambda: asked or running.done())
+    try:
+        await asyncio.wait({running, asyncio.create_task(watch.is_known.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        assert [claim.entry.selector for claim in watch.claims] == ["oven"]
+    finally:
+        running.cancel()
+
+
 async def test_a_word_that_the_journal_refused_is_forgotten(house: House) -> None:
     watch = ClaimWatch(house.journal)
     running = asyncio.create_task(watch.run())
