@@ -384,6 +384,31 @@ async def test_a_bad_wave_stops_and_a_retry_of_the_whole_finishes_the_rest(here:
     assert sorted(here.acted()) == ["t2", "t5", "t6", "t7", "t8"], "who had succeeded is left alone"
 
 
+async def test_a_run_of_a_whole_that_was_aborted_can_be_tried_again_by_itself(here: Here) -> None:
+    run_id = await here.requested("hanging", "t5|t6")
+    async with asyncio.timeout(30):
+        while len(children := await here.children(run_id)) < 2 or {"pending"} & {
+            child["state"] for child in children.values()
+        }:
+            await asyncio.sleep(0.02)
+    await here.lab.abort(run_id)
+    child = children["t5"]["id"]
+    for ended in (run_id, child):
+        assert (await here.ended(ended)).state is RunState.ABORTED
+
+    await here.lab.retry(child)
+    async with asyncio.timeout(30):
+        while (shown := await here.lab.run_shown(child))["state"] != "running":
+            assert shown["state"] != "aborted", shown["error"]
+            await asyncio.sleep(0.02)
+    here.server.dispatcher.note_all()  # as at a change of the lead
+    await here.lab.abort(child)
+    error = (await here.ended(child)).error
+    assert error is not None
+    assert "which made it" not in error.because
+    here.acted()
+
+
 async def test_an_abort_of_the_whole_ends_its_runs(here: Here) -> None:
     here.acted()
     run_id = await here.requested("hanging", "kind=pump", parallel=2)

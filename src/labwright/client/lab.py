@@ -55,6 +55,7 @@ from labwright.journal.records import (
     Released,
     Reopened,
 )
+from labwright.run.children import run_of
 from labwright.run.engine import who
 from labwright.run.following import Following, Update
 from labwright.run.remote import raised
@@ -230,7 +231,7 @@ class AsyncLab(Instruments):
 
         Raises:
             NotFoundError: there is no such run.
-            ConflictError: it has not ended, or has succeeded.
+            ConflictError: it has not ended, or has succeeded, or the run that made it is being aborted.
         """
         writer = await self._writer(run_id)
         state = writer.run.state
@@ -241,13 +242,25 @@ class AsyncLab(Instruments):
                 because="what is retried has failed, or was aborted, or has expired",
                 cure="wait until it has ended; --from-start runs a success once more",
             )
+        alone = await self._is_alone(writer.run)
         while writer.run.state.is_final:  # each end that somebody else has written in between is reopened anew
             seq = writer.seq
-            record = Reopened(token=seq, by=self.by, from_start=from_start)
+            record = Reopened(token=seq, by=self.by, from_start=from_start, alone=alone)
             still = functools.partial(_is_end_at, writer, seq)
             if await writer.append(record, while_=still, patience_s=PATIENCE_S):
                 break
         return writer.run
+
+    async def _is_alone(self, run: Run) -> bool:
+        """Tell whether the run that made one has ended, and waits for it no more."""
+        parent = await run_of(self.journal, run.parent) if run.parent else None
+        if parent is not None and parent.aborting is not None and not parent.state.is_final:
+            raise ConflictError(
+                f"{run.id} would be aborted again at once",
+                because=f"{parent.id}, which made it, is being aborted",
+                cure="wait until that has ended",
+            )
+        return parent is not None and parent.state.is_final
 
     async def _writer(self, run_id: str) -> RunWriter:
         entries = await self.journal.read(f"run.{checked_id(run_id, 'run')}")

@@ -222,13 +222,15 @@ class Finished(Record):
 class Reopened(Record):
     """An operator wants an ended run to be tried again, from the step that failed or from the start.
 
-    `token` is the sequence of the run's end: hand-outs made before do not count any more.
+    `token` is the sequence of the run's end: hand-outs made before do not count any more. A run that is opened `alone`
+    goes on although the one that made it has ended, and may have been aborted.
     """
 
     type: Literal["reopened"] = "reopened"
     token: int = 0
     by: str = ""
     from_start: bool = False
+    alone: bool = False
 
 
 class Snapshot(Record):
