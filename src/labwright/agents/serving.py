@@ -279,8 +279,9 @@ class AgentServer:
     async def _reply(self, reply: str, answer: Answer) -> None:
         """Send the replies to one command: what has ended in a moment is told with its beginning, in one go.
 
-        A session that lasts is in the journal before its start is told, so that whoever is told can find it there,
-        also after a kill of this agent.
+        A session that lasts is mostly in the journal before its start is told, so that whoever is told can find it
+        there, also after a kill of this agent. It may not be: nobody waits longer than `RECORDED_S` for a journal that
+        is away or behind, and who repeats a start is answered at once.
         """
         later = asyncio.ensure_future(answer.later()) if answer.later is not None else None
         try:
