@@ -42,6 +42,7 @@ from labwright.core.errors import (
 from labwright.core.event import event_content, event_key, parse_event
 from labwright.core.fleet import FleetResult
 from labwright.core.model import Cause, Event, Run, RunState, Target, utc_now
+from labwright.core.remote import raised
 from labwright.core.request import Request
 from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
@@ -58,7 +59,6 @@ from labwright.journal.records import (
 from labwright.run.children import run_of
 from labwright.run.engine import who
 from labwright.run.following import Following, Update
-from labwright.run.remote import raised
 from labwright.run.requesting import requested, run_id_for
 from labwright.run.room import refuse_if_full
 from labwright.run.settings import Settings
