@@ -29,7 +29,7 @@ from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
 from labwright.journal.records import ClaimEntry, ClaimsChanged, UnknownRecord, decode, encode
 from tests.access.conftest import House
-from tests.agents.conftest import until
+from tests.support.waiting import until
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TARGETS = {"pump-1": {"bench": "2"}, "pump-2": {"bench": "2"}, "oven": {"bench": "1"}}

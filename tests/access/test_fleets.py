@@ -24,7 +24,7 @@ from labwright.plan.fan_out import FanOut
 from labwright.run.fleets import call_request, run_request
 from labwright.server import serving as serving_lab
 from tests.access.test_lab import Here, write_site
-from tests.agents.conftest import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 

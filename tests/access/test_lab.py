@@ -27,7 +27,7 @@ from labwright.journal.records import Refused
 from labwright.run.settings import Settings, load_settings
 from labwright.server import Server, serving
 from tests.access.conftest import connected
-from tests.agents.conftest import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 

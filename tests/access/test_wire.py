@@ -21,7 +21,7 @@ from labwright.core.model import Cause
 from labwright.core.roles import Role
 from labwright.journal.records import Requested
 from tests.access.conftest import LIMIT_S, House, Pump, Raw, connected
-from tests.agents.conftest import until
+from tests.support.waiting import until
 
 
 async def test_a_viewer_starts_nothing_and_that_is_recorded(house: House, pump: AgentServer) -> None:

@@ -22,7 +22,8 @@ from labwright.core.ids import hashed_id
 from labwright.core.model import ErrorRecord
 from labwright.journal.journal import Journal
 from labwright.plan.fan_out import FanOut
-from tests.agents.conftest import RealAgent, Serve, Start, until
+from tests.agents.conftest import RealAgent, Serve, Start
+from tests.support.waiting import until
 
 INSTRUMENT = "tests.agents.instrument:Instrument"
 

@@ -20,7 +20,7 @@ from labwright.journal.connection import Address
 from labwright.run.settings import Settings, load_settings
 from labwright.server import Server
 from labwright.server import serving as serving_lab
-from tests.agents.conftest import until
+from tests.support.waiting import until
 
 TASKS = """\
 from labwright import Task, step
