@@ -167,6 +167,7 @@ class Server:
 
     async def _dispatch(self) -> None:
         """Lead again whenever the log was taken over while the presence was still ours."""
+        await self.claim_holds.told.wait()
         while True:
             try:
                 await self.dispatcher.lead(self.identity, self.folding.folded)
@@ -290,6 +291,7 @@ class Server:
         """Load the site again, all or nothing, and have the workers follow."""
         description = await self.host.reload(load_settings(self.settings.folder, os.environ))
         self.dispatcher.note_all()
+        self.claim_holds.site_changed()
         await self.journal.connection.publish(RELOAD)
         return description.model_dump(mode="json", by_alias=True)
 

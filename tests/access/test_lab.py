@@ -27,7 +27,7 @@ from labwright.journal.records import Refused
 from labwright.run.settings import Settings, load_settings
 from labwright.server import Server, serving
 from tests.access.conftest import connected
-from tests.agents.conftest import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -42,7 +42,12 @@ async def greet(ctx):
 async def fail(ctx):
     raise ValueError("no")
 
+@step
+async def burn_all(ctx):
+    return (await ctx.fleet("c1|c2", quorum=2).no_such_operation()).succeeded
+
 easy = Task("easy", steps=[greet])
+sweep = Task("sweep", steps=[burn_all], role="expert")
 hard = Task("hard", steps=[greet], role="expert")
 broken = Task("broken", steps=[fail])
 """

@@ -23,16 +23,19 @@ MOST_AT_ONCE = 200
 MOST_BYTES = 1024 * 1024
 LONGEST = 500
 
-VIOLATION = re.compile(r'\[ERR\] (\S+) - cid:\d+ .*?(Publish|Subscription) Violation - .*?Subject "([^"]*)"')
-INTRUSION = re.compile(r"\[ERR\] (\S+) - cid:\d+ .*?authentication error(?: - (?:User|Nkey) \"([^\"]*)\")?")
-KEY = re.compile(r"\bU[A-Z2-7]{55}\b")
+QUOTED = r'"((?:[^"\\]|\\.)*)"'
+"""Text in nats-server's quotes: a quote inside it has a stroke before it, so that no client's name ends the text."""
+CLIENT = rf"^(?:\S+ ){{0,4}}\[ERR\] (\S+) - cid:\d+(?: - {QUOTED})*? - "
+VIOLATION = re.compile(rf'{CLIENT}"[^"]*/nkey:(U[A-Z2-7]{{55}})" - (Publish|Subscription) Violation - Subject {QUOTED}')
+"""The key stands last before what was refused: all before it is what the client says of itself."""
+INTRUSION = re.compile(rf"{CLIENT}authentication error(?: - (User|Nkey) {QUOTED})?")
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """One line of the log: what somebody was refused; `key` is the public key that they have shown, if any."""
+    """One line of the log: what somebody was refused; `key` is the public key that they have proven to hold, if any."""
 
     what: str
     key: str
@@ -41,12 +44,12 @@ class Violation:
 
 def violation_of(line: str) -> Violation | None:
     """Read a line of nats-server's log; None for one that tells of no refusal."""
-    key = KEY.search(line)
     if (found := VIOLATION.search(line)) is not None:
-        verb = "speak on" if found[2] == "Publish" else "listen to"
-        return Violation(what=f"{verb} {found[3][:LONGEST]}", key=key[0] if key else "", origin=found[1])
+        verb = "speak on" if found[4] == "Publish" else "listen to"
+        return Violation(what=f"{verb} {found[5][:LONGEST]}", key=found[3], origin=found[1])
     if (found := INTRUSION.search(line)) is not None:
-        return Violation(what="connect", key=found[2] or (key[0] if key else ""), origin=found[1])
+        shown = {"User": "as", "Nkey": "with the key"}.get(found[3])
+        return Violation(what=f"connect {shown} {found[4][:LONGEST]}" if shown else "connect", key="", origin=found[1])
     return None
 
 

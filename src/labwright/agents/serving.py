@@ -18,6 +18,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from labwright.access.claim_watch import ClaimWatch
+from labwright.access.claims import labels_of
 from labwright.access.guard import Guard
 from labwright.agents.adoption import Adoption
 from labwright.agents.agent import Agent, Leftovers, attach
@@ -242,7 +243,7 @@ class AgentServer:
     @property
     def _claimed_by(self) -> dict[str, str]:
         """Give the labels by which selectors choose this agent."""
-        return {**self.labels, "class": type(self.agent).__name__}
+        return labels_of({"labels": self.labels, "class": type(self.agent).__name__})
 
     def _make_adoption(self) -> Adoption:
         return Adoption(
@@ -284,8 +285,9 @@ class AgentServer:
     async def _reply(self, reply: str, answer: Answer) -> None:
         """Send the replies to one command: of what has ended in a moment, where that is waited for, the end alone.
 
-        A session that lasts is in the journal before its start is told, so that whoever is told can find it there,
-        also after a kill of this agent.
+        A session that lasts is mostly in the journal before its start is told, so that whoever is told can find it
+        there, also after a kill of this agent. It may not be: nobody waits longer than `RECORDED_S` for a journal that
+        is away or behind, and who repeats a start is answered at once.
         """
         end = None
         if answer.end is not None:
