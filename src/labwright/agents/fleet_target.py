@@ -149,7 +149,9 @@ class TargetCall:
         except AgentGoneError as error:
             begun = await self._begun_untold()
             if begun is None:
-                error.cure = "start it, or see who is here: labwright agents list"  # the nearest name is another's
+                error.reword(
+                    cure="start it, or see who is here: labwright agents list"
+                )  # the nearest name is another's
                 raise
             return begun
 
