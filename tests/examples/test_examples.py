@@ -46,7 +46,8 @@ def loaded(folder: Path) -> Site:
 def test_keys_of_an_example_do_not_get_into_its_repository(tmp_path: Path, name: str) -> None:
     folder = copy_of(name, tmp_path)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    ignored = subprocess.run(["git", "check-ignore", "ada.key", ".labwright/x"], cwd=folder, capture_output=True)
+    ask = ["git", "check-ignore", "ada.key", ".labwright/x"]
+    ignored = subprocess.run(ask, cwd=folder, capture_output=True, check=True)
 
     assert ignored.stdout.decode().split() == ["ada.key", ".labwright/x"]
 

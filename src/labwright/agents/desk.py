@@ -107,6 +107,9 @@ class Desk:
         match command.do:
             case "start":
                 return await self._start(command)
+            case "check":
+                self._operation(command.operation).parameters.validated(command.params)
+                return Answer(session_reply(None, fits=True))
             case "stop":
                 return self._end(command, Told.STOP)
             case "abort":
