@@ -144,6 +144,7 @@ async def test_a_viewer_has_nothing_done_and_that_is_recorded(here: Here, verb: 
     assert answer["exit_code"] == 4
     (refusal,) = await here.refusals(name)
     assert (refusal.what, refusal.role, refusal.origin) == (verb, "viewer", "far:1")
+    assert len(refusal.error.message.removeprefix(f"{name} may not ").split()) > 1  # it tells what
 
 
 async def test_an_operator_runs_what_is_for_operators_under_the_own_name(here: Here) -> None:

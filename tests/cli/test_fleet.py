@@ -171,6 +171,8 @@ def test_a_task_is_rolled_out_in_waves_and_shown_as_a_tree(site: Terminal) -> No
     listed = site("runs", "list", "--cause", parent["id"], "--json").json["items"]
     assert {item["parent"] for item in listed} == {parent["id"]}
     assert len(listed) == 4
+    heading = next(line for line in site("runs", "show", parent["id"]).out.splitlines() if line.startswith("target "))
+    assert heading.split() == ["target", "outcome", "took", "run", "result"]
     assert site("run", "add", "-p", "first=1", "-p", "second=2", "--waves", "1", code=2).err
     (site.folder / "targets.yaml").unlink()
 

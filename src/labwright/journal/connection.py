@@ -99,11 +99,12 @@ class Address:
             fields = json.loads(path.read_text())
             names = ("url", "user", "password", "server_name", "ca")
             return cls(**{name: str(fields.get(name, "")) for name in names}, is_here=True)
+        except FileNotFoundError:
+            because = f"it has no {path.name}, which labwright serve writes"
         except (OSError, ValueError) as error:
-            message = f"no lab is known at {path.parent}"
-            raise UnreachableError(
-                message, because=f"{path.name}: {error}", cure="start one: labwright serve"
-            ) from error
+            because = f"{path.name}: {error}"
+        message = f"no lab is known at {path.parent}"
+        raise UnreachableError(message, because=because, cure="start one: labwright serve")
 
     @classmethod
     def of(cls, url: str, credentials: Path | None) -> Self:
