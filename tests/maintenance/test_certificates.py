@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import ssl
+import subprocess
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,6 +30,7 @@ from labwright.maintenance import (
 from labwright.testing import FakeContext, ManualClock, crash_after_every_step, run_every_step_twice, run_task
 from tests.maintenance.conftest import HOST, TlsServer, free_port, https_server, lay_out, quiet
 from tests.support.certificates import certificate
+from tests.support.requirements import require
 
 
 @step
@@ -150,13 +153,26 @@ async def test_what_is_issued_is_trusted_for_its_names_alone(
     assert "PRIVATE" not in repr(issued)
 
 
-async def test_a_client_that_trusts_the_authority_trusts_what_it_issues(
-    server: TlsServer, authority: Authority
+async def test_a_strict_client_that_trusts_the_authority_trusts_what_it_issues(
+    server: TlsServer, tmp_path: Path, now: datetime
 ) -> None:
+    require(shutil.which("openssl"), "openssl is not on PATH; install it")
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 30 -nodes -subj /CN=lab"
+    files = ("-keyout", str(tmp_path / "lab.key"), "-out", str(tmp_path / "lab.crt"))
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    subprocess.run(["openssl", *words.split(), *usage, *files], check=True, capture_output=True)
+    authority = Authority.read(tmp_path / "lab.crt", tmp_path / "lab.key")
+    issued = await authority.issue(["web-1.lab", "*.web.lab"], days=9, now=now)
+    lay_out(server.folder, issued.certificate.pem, issued.key)
+    server.take_up()
+
     trust = ssl.create_default_context(cadata=authority.certificate.pem)
+    trust.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
     host, _, port = server.address.partition(":")
-    _, writer = await asyncio.open_connection(host, int(port), ssl=trust, server_hostname="b.web.lab")
-    writer.transport.abort()
+    for name in ("b.web.lab", "web-1.lab"):
+        _, writer = await asyncio.open_connection(host, int(port), ssl=trust, server_hostname=name)
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_an_authority_issues_nothing_beyond_its_own_end(tmp_path: Path, now: datetime) -> None:

@@ -23,7 +23,8 @@ async def test_a_healthy_server_lets_a_task_go_on(web: HttpServer, ctx: FakeCont
     web.answers(200, "all is well")
     fleet = ctx.with_target("web-1", url=web.url, area="a/b")
     assert await http_gate("{url}/{name}/{area}?q={{}}", contains="well")(fleet) == 200
-    assert web.asked == ["/web-1/a/b?q={}"]
+    assert await http_gate("{url}/{page}")(fleet.with_params(page="status")) == 200
+    assert web.asked == ["/web-1/a/b?q={}", "/status"]
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])

@@ -140,7 +140,6 @@ def _request(
         ),
         False,
     )
-    authority_key = cast("Any", authority.public_key())
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name(own))
@@ -154,8 +153,18 @@ def _request(
         .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key), critical=False)
+        .add_extension(_identifier_of(authority), critical=False)
     )
+
+
+def _identifier_of(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """Name the authority's key as its own certificate does, or by the key itself."""
+    from cryptography import x509
+
+    with contextlib.suppress(x509.ExtensionNotFound):
+        own = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(cast("Any", authority.public_key()))
 
 
 def _general_name(name: str) -> x509.GeneralName:
