@@ -110,7 +110,7 @@ class Desk:
                 return await self._start(command)
             case "check":
                 self._operation(command.operation).parameters.validated(command.params)
-                return Answer(session_reply(None, fits=True))
+                return _said(session_reply(None, fits=True))
             case "stop":
                 return self._end(command, Told.STOP)
             case "abort":

@@ -48,9 +48,7 @@ class FleetClient:
         targets, is_served = await self._chosen(asked.selector)
         asked.how.needed(len(targets))
         if asked.verb in {"call", "start"}:
-            here = await agents_here(self._lab.journal.connection)
-            agents = [name for name in targets if name in here]
-            await check_call(self._reach(), agents, asked.operation, asked.params)
+            await check_call(self._reach(), targets, asked.operation, asked.params)
         if asked.verb != "call":
             return await ask_each(self._reach(), targets, asked)
         if is_served:
