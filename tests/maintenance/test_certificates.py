@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -134,6 +135,20 @@ async def test_a_server_that_says_nothing_or_hangs_up_is_transient(ctx: FakeCont
             with pytest.raises(TransientError):
                 await certificate_check(f"{HOST}:{listening.sockets[0].getsockname()[1]}", timeout=0.3)(ctx)
             await quiet(listening)
+
+
+async def test_without_the_extra_it_is_told_what_to_install(
+    server: TlsServer, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(TerminalError, match="cannot be read here") as caught:
+        await certificate_check(server.address)(ctx)
+    assert "labwright[certificates]" in caught.value.cure
+
+
+def test_who_rotates_nothing_loads_nothing_for_it() -> None:
+    code = "import sys, labwright.maintenance; sys.exit('cryptography' in sys.modules or 'httpx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- the authority ---------------------------------------------------------------------------------------------------
