@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -148,6 +149,7 @@ async def test_a_viewer_has_nothing_done_and_that_is_recorded(here: Here, verb: 
     assert answer["exit_code"] == 4
     (refusal,) = await here.refusals(name)
     assert (refusal.what, refusal.role, refusal.origin) == (verb, "viewer", "far:1")
+    assert len(refusal.error.message.removeprefix(f"{name} may not ").split()) > 1  # it tells what
 
 
 async def test_an_operator_runs_what_is_for_operators_under_the_own_name(here: Here) -> None:
@@ -258,6 +260,26 @@ async def test_what_nats_server_refuses_is_recorded(here: Here) -> None:
         ("speak on command.operator=olaf.pump-1.dispense", "viewer"),
         ("speak on run.run_1", "viewer"),
     }
+
+
+async def test_a_revoked_key_is_refused_once_at_once_and_under_its_owners_name(here: Here) -> None:
+    here.key("rita", Role.OPERATOR)
+    Identities(here.settings.state_dir).revoke("rita")
+    EmbeddedServer(here.settings.state_dir).reload()
+
+    begun = time.monotonic()
+    with pytest.raises(NotAllowedError, match="does not accept this key"):
+        async with here.as_("rita", Role.OPERATOR):
+            pass
+    took_s = time.monotonic() - begun
+
+    async def told() -> bool:
+        return bool(await here.refusals("rita"))
+
+    await until(told)
+    (refusal,) = await here.refusals("rita")
+    assert (refusal.what, refusal.role, refusal.error.because) == ("connect", "operator", "the key was revoked")
+    assert took_s < 2
 
 
 async def test_runs_of_others_wait_while_their_target_is_claimed(here: Here) -> None:

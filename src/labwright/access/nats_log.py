@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from labwright.access.identity import Identities, IdentitiesError, key_owners
+from labwright.access.identity import Identities, IdentitiesError, Identity, key_owners
 from labwright.core.errors import LabwrightError, NotAllowedError
 from labwright.core.ids import hashed_id
 from labwright.core.logs import get_logger
@@ -22,6 +23,7 @@ LOOK_S = 0.5
 MOST_AT_ONCE = 200
 MOST_BYTES = 1024 * 1024
 LONGEST = 500
+CONNECT = "connect"
 
 QUOTED = r'"((?:[^"\\]|\\.)*)"'
 """Text in nats-server's quotes: a quote inside it has a stroke before it, so that no client's name ends the text."""
@@ -48,8 +50,12 @@ def violation_of(line: str) -> Violation | None:
         verb = "speak on" if found[4] == "Publish" else "listen to"
         return Violation(what=f"{verb} {found[5][:LONGEST]}", key=found[3], origin=found[1])
     if (found := INTRUSION.search(line)) is not None:
+<<<<<<< HEAD
         shown = {"User": "as", "Nkey": "with the key"}.get(found[3])
         return Violation(what=f"connect {shown} {found[4][:LONGEST]}" if shown else "connect", key="", origin=found[1])
+=======
+        return Violation(what=CONNECT, key=found[2] or (key[0] if key else ""), origin=found[1])
+>>>>>>> user
     return None
 
 
@@ -72,11 +78,10 @@ async def watch_log(journal: Journal, server: EmbeddedServer) -> None:
 
 
 async def _record(journal: Journal, identities: Identities, line: str, violation: Violation) -> None:
-    try:
-        owner = key_owners(identities.all()).get(violation.key)
-    except IdentitiesError:
-        owner = None
-    error = NotAllowedError("nats-server refused it", because="the permissions of this identity do not allow it")
+    owner = _owner(identities.all, violation.key)
+    shut_out = None if owner else _owner(identities.revoked, violation.key)
+    error = NotAllowedError("nats-server refused it", because=_why(violation, is_revoked=shut_out is not None))
+    owner = owner or shut_out
     record = Refused(
         what=violation.what,
         by=owner.name if owner else violation.key,
@@ -90,6 +95,21 @@ async def _record(journal: Journal, identities: Identities, line: str, violation
         log.debug("this line was recorded before")
     except LabwrightError as failure:
         log.error("a refusal was not recorded", because=failure.message)  # noqa: TRY400 - said, not traced
+
+
+def _owner(identities: Callable[[], tuple[Identity, ...]], key: str) -> Identity | None:
+    try:
+        return key_owners(identities()).get(key)
+    except IdentitiesError:
+        return None
+
+
+def _why(violation: Violation, *, is_revoked: bool) -> str:
+    if is_revoked:
+        return "the key was revoked"
+    if violation.what == CONNECT:
+        return "no user of this lab has this key or this password"
+    return "the permissions of this identity do not allow it"
 
 
 def _new_lines(path: Path, place: tuple[int, int]) -> tuple[list[str], tuple[int, int]]:

@@ -36,6 +36,18 @@ NEEDS = {
     "reload": Role.EXPERT,
 }
 """What can be done, and the role that it needs."""
+WHAT = {
+    "emit": "send events",
+    "request": "request runs",
+    "abort": "abort runs",
+    "retry": "retry runs",
+    "release": "release events that were set aside",
+    "claim": "claim targets",
+    "unclaim": "give claims back",
+    "pool": "pause, drain or resume pools",
+    "reload": "have the site loaded again",
+}
+"""The same in words, for whom it is refused."""
 OPEN = ",".join(state.value for state in RunState if not state.is_final)
 
 log = get_logger(__name__)
@@ -94,7 +106,7 @@ class Acts:
                 because=f"it can: {', '.join(NEEDS)}",
                 cure="use the same version of labwright on both sides",
             )
-        asker.needs(NEEDS[verb], verb)
+        asker.needs(NEEDS[verb], WHAT[verb])
         match verb:
             case "emit":
                 done: object = await lab.emit(cast("Mapping[str, Any]", body["event"]))
