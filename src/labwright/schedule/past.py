@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from labwright.schedule.line_checks import Line
 from labwright.schedule.orders import Key, Past, Reached
-from labwright.schedule.row_file import Line
 from labwright.schedule.rows import MOMENTS, Outcome, Row, row_from_dict
 
 
@@ -20,7 +20,7 @@ class Remembered:
     plan: str
     past: Past
     rows: list[Row]
-    fired: list[Row]
+    fired: dict[Key, Row]
     """Rows for points that were fired by hand and ran when the process died: no course reaches them again."""
 
 
@@ -44,7 +44,7 @@ def remembered(lines: list[Line], wall: datetime) -> Remembered:
         plan=first["plan"],
         past=past,
         rows=[row_from_dict(line["row"]) for line in rows.values()],
-        fired=list(_fired(begun)),
+        fired=dict(_fired(begun)),
     )
 
 
@@ -68,9 +68,9 @@ def _pauses(lines: list[Line]) -> dict[str, Any]:
     return {"paused_s": total, "paused_since_s": since}
 
 
-def _fired(begun: dict[Key, Line]) -> Iterator[Row]:
+def _fired(begun: dict[Key, Line]) -> Iterator[tuple[Key, Row]]:
     for key, line in begun.items():
         if key[0] < 0:
             moments: dict[str, Any] = {name: line[name] and datetime.fromisoformat(line[name]) for name in MOMENTS[:2]}
             reason = "the process died while the point ran"
-            yield Row(point=None, name=line["name"], outcome=Outcome.INTERRUPTED, reason=reason, **moments)
+            yield key, Row(point=None, name=line["name"], outcome=Outcome.INTERRUPTED, reason=reason, **moments)

@@ -35,6 +35,8 @@ log = logging.getLogger("labwright.schedule")
 LONGEST_SLEEP_S = 30.0
 """Nothing tells a process that the clock was set or the machine slept, so a longer wait looks at the clocks between."""
 SETTLING_S = 60.0
+HOW_TO_GO_ON = "look at what it left, then resume() goes on, and stop() ends the run"
+HOW_TO_COME_BACK = "start it again and call resume() to go on, or start(fresh=True) to begin anew"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,10 @@ class Performance:
         self._timers = Timers()
         self._coroutines = Coroutines()
         self._stopped = ""
+        self._awaits_word = False
+        """Whether it went on after a crash, is paused, and nobody has said yet how to go on."""
+        self._is_left = False
+        """Whether it ends unfinished, for a later start to go on with."""
         self._asked = 0
         self._answered = -1
         self._ready: deque[PointRun] = deque()
@@ -106,8 +112,9 @@ class Performance:
         with self._changed:
             if self._course.is_paused:
                 now = self._now()
+                self._awaits_word = False
                 self._write({"record": "resumed", "elapsed_s": now.elapsed_s})
-                self._note("resumed", "resumed by hand")
+                self.note("resumed", "resumed by hand")
                 self._obey(self._course.resume(now))
                 self._ask()
         self._settle()
@@ -136,8 +143,9 @@ class Performance:
                 return
             if not self._stopped:
                 self._stopped = reason
-                self._note("stopped", reason)
-                self._obey(self._course.stop(self._now(), reason))
+                self.note("stopped", reason)
+                if not self._is_left:
+                    self._obey(self._course.stop(self._now(), reason))
             for run in list(self._runs.values()):
                 if how is not Stop.AFTER_POINT:
                     run.tell(reason, cancel=how is Stop.NOW)
@@ -145,10 +153,22 @@ class Performance:
                     self._let_go(run)
             self._ask()
 
-    def leave(self) -> None:
+    def leave_at_exit(self) -> None:
         """End at the end of the program, safe state included."""
-        self.stop(Stop.NOW, "the program ended")
+        self.leave("the program ended", Stop.NOW)
         self.finished.wait()
+
+    def leave(self, reason: str, how: Stop) -> None:
+        """Ask for the end because whoever started it goes on no longer.
+
+        Where a pause after a crash still waits for somebody's word, nobody has given it by that: the run stays
+        unfinished.
+        """
+        with self._changed:
+            if self._awaits_word and not self._stopped and not self.finished.is_set():
+                self._is_left = True
+                self.note("left_unfinished", f"{reason}; the run stays unfinished: {HOW_TO_COME_BACK}")
+            self.stop(how, reason)
 
     def wakes_in(self) -> float | None:
         """Tell after how many seconds the next thing is to be done."""
@@ -191,7 +211,7 @@ class Performance:
     def over_budget(self, run: PointRun, label: str, budget: float) -> None:
         """Raise the alarm about an action that takes too long."""
         which = f"point {run.due.number}" if run.due.number else run.due.name
-        self._note("over_budget", f"{label} at {which} takes longer than its {budget:g} s")
+        self.note("over_budget", f"{label} at {which} takes longer than its {budget:g} s")
 
     def sleeps(self, run: PointRun, *, is_asleep: bool) -> None:
         """Take note that a point waits for time to pass."""
@@ -243,7 +263,7 @@ class Performance:
                 asked = self._asked
                 now = self._now()
                 for kind, text in self._watch.look(now.wall):
-                    self._note(kind, text)
+                    self.note(kind, text)
                 if not self._stopped:
                     self._obey(self._course.advance(now))
                 self._timers.ring(self._clock.monotonic())
@@ -269,16 +289,18 @@ class Performance:
     def _go_on_after_crash(self) -> None:
         if self._before is None:
             return
-        for row in self._before.fired:
-            key = (-1, int(row.name.split()[-1]))
+        for key, row in self._before.fired.items():
             self._add_row(Due(key=key, point=BEGINNING, policies=self.plan.policies), row)
         orders = self._course.advance(self._now())
-        self._note("went_on", "an earlier process died; its rows are kept")
+        self.note("went_on", "an earlier run was cut short; its rows are kept")
         interrupted = [each for each in orders if isinstance(each, Miss) and each.outcome is Outcome.INTERRUPTED]
         self._obey(orders)
         crash = [each.due.policies.crash for each in interrupted] + [self.plan.policies.crash] * len(self._before.fired)
         if Crash.PAUSE in crash and not self._course.is_paused:
-            self._pause("paused_by_crash", "a point was interrupted by a crash; resume() goes on")
+            self._pause("paused_by_crash", f"a point was interrupted by a crash; {HOW_TO_GO_ON}")
+        elif self._course.is_paused:
+            self.note("paused_by_crash", f"the schedule was paused when its process died; {HOW_TO_GO_ON}")
+        self._awaits_word = self._course.is_paused
 
     def _sleep(self, now: Now) -> None:
         wait = self._seconds_to_next(now)
@@ -321,8 +343,8 @@ class Performance:
             with self._changed:
                 if run.due.key in self._runs:
                     self._end(run)
-            if self._file:
-                self._file.make_lasting()
+            if file := self._file:
+                file.make_lasting()
         except BaseException as error:  # noqa: BLE001 - such as a full disk: the schedule ends, join() raises it
             with self._changed:
                 self.broken = error
@@ -334,7 +356,8 @@ class Performance:
         now = self._now()
         self._add_row(run.due, self._row(run, now), now)
         self._runs.pop(run.due.key)
-        self._obey(self._course.ended(run.due, now, is_failed=run.outcome is Outcome.FAILED and not self._stopped))
+        orders = self._course.ended(run.due, now, is_failed=run.outcome is Outcome.FAILED and not self._stopped)
+        self._obey(() if self._is_left else orders)
         self._ask()
 
     def _let_go(self, run: PointRun) -> None:
@@ -379,10 +402,16 @@ class Performance:
             self._coroutines.close()
             if isinstance(self._clock, MovedClock):
                 self._clock.detach(self)
-            if self._file:
-                self._write({"record": "over", "at": to_text(self._clock.now())})
-                self._file.make_lasting()
-                self._file.close()
+            self._close_the_file()
+
+    def _close_the_file(self) -> None:
+        with self._changed:
+            file, self._file = self._file, None
+        if file:
+            if not self._is_left:
+                file.write({"record": "over", "at": to_text(self._clock.now())})
+            file.make_lasting()
+            file.close()
 
     def _reach_safe_state(self) -> None:
         action = self.plan.safe_state
@@ -393,9 +422,9 @@ class Performance:
                 result = action.call({})
                 if isinstance(result, Awaitable):
                     self._coroutines.run(cast("Awaitable[Any]", result)).result()
-            self._note("safe_state", f"{action.label} has run")
+            self.note("safe_state", f"{action.label} has run")
         except Exception as error:
-            self._note("safe_state_failed", f"{action.label} raised {error_of(error)['message']}")
+            self.note("safe_state_failed", f"{action.label} raised {error_of(error)['message']}")
             raise
 
     def _settle(self) -> None:
@@ -410,15 +439,16 @@ class Performance:
         now = self._now()
         self._course.pause(now)
         self._write({"record": "paused", "elapsed_s": now.elapsed_s})
-        self._note(kind, reason)
+        self.note(kind, reason)
         self._ask()
 
-    def _note(self, kind: str, text: str) -> None:
+    def note(self, kind: str, text: str) -> None:
+        """Take note of something that happened and is no point."""
         with self._changed:
             note = Note(at=self._clock.now(), kind=kind, text=text)
             self.notes.append(note)
             self._write({"record": "note", "at": to_text(note.at), "kind": kind, "text": text})
-        log.log(logging.WARNING if kind in ALARMING else logging.INFO, "%s: %s", self.plan.name, text)
+        log.log(logging.INFO if kind in QUIET else logging.WARNING, "%s: %s", self.plan.name, text)
 
     def _write(self, line: Line) -> None:
         if self._file:
@@ -438,7 +468,8 @@ class Performance:
         return threading.get_ident() in self._threads
 
 
-ALARMING = frozenset({"over_budget", "clock_stepped", "stood_still", "safe_state_failed", "went_on", "paused_by_crash"})
+QUIET = frozenset({"paused", "resumed", "stopped", "safe_state"})
+"""Kinds of notes that somebody has asked for; the others are warnings."""
 
 
 def _missed(due: Due, outcome: Outcome, reason: str) -> Row:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from labwright.core.errors import UsageError
-from labwright.plan.points import Points
+from labwright.plan.points import Points, Walk
 from labwright.plan.points import Sequence as PointSequence
 from labwright.plan.policies import Policies
+from labwright.plan.timepoints import check_names
 from labwright.schedule.actions import Action, Lock, check_keywords, unique_labels
 from labwright.schedule.orders import Due
 from labwright.schedule.point_run import Call
@@ -74,6 +76,7 @@ class Plan:
                 because="nothing would ever be due",
                 cure="add some, as in .every(60, times=5) or .at(5 * every(60))",
             )
+        check_names([addition.points for addition in self.additions])
         passed: list[Keywords] = [addition.keywords for addition in self.additions if addition.keywords]
         if len(passed) < len(self.additions):
             self.check_call({})
@@ -81,6 +84,24 @@ class Plan:
             self.check_call(keywords)
         if self.safe_state is not None:
             self.safe_state.arguments({})
+
+    def check_ahead(self, now: datetime) -> None:
+        """Refuse a plan of which every point is in the past, for a start now.
+
+        Raises:
+            UsageError: that is so.
+        """
+        first, latest = Walk(now), None
+        for strand in (strand for points in self.points() for strand in points.strands()):
+            for point in strand.walk(first):
+                if point.is_open or (latest := point.instant(now)) >= now:
+                    return
+        raise UsageError(
+            f"no time point of the schedule {self.name!r} is ahead",
+            because=f"it is {now:%Y-%m-%d %H:%M:%S %Z}"
+            + (f", and the last was at {latest:%Y-%m-%d %H:%M:%S %Z}" if latest else ", and it has none"),
+            cure="give instants to come, or seconds after the start, as in after(30)",
+        )
 
     def check_call(self, keywords: Keywords) -> None:
         """Refuse keywords that no action takes, and arguments that are missing.

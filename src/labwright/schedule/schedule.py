@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from labwright.core.clock import Clock, SystemClock
-from labwright.core.errors import ConflictError, NotRunningError, UsageError, WaitTimeoutError
+from labwright.core.errors import ConflictError, DamagedError, NotRunningError, UsageError, WaitTimeoutError
 from labwright.core.ids import checked_name
 from labwright.plan.calendar import calendar
 from labwright.plan.cron import cron
@@ -30,10 +30,10 @@ from labwright.plan.policies import Crash, Late, OnError, Overlap, Pause, Polici
 from labwright.plan.retry import Retry
 from labwright.plan.timepoints import after, at, every
 from labwright.schedule.actions import Action, Lock, as_action, unique_labels
-from labwright.schedule.past import remembered
+from labwright.schedule.past import Remembered, remembered
 from labwright.schedule.performance import Note, Performance
 from labwright.schedule.plan import Addition, Also, Plan
-from labwright.schedule.row_file import RowFile, beside_the_script
+from labwright.schedule.row_file import RowFile, beside_the_script, last_run_in
 from labwright.schedule.table import Rows
 from labwright.schedule.timeline import Timeline
 
@@ -151,22 +151,32 @@ class Schedule:
     def start(self, *, fresh: bool = False) -> Self:
         """Begin; a run that a crash has cut short goes on, unless `fresh`.
 
+        A journal that is damaged is kept aside under another name if `fresh`.
+
         Raises:
-            UsageError: there are no points, or an action does not take what it is given.
+            UsageError: there are no points ahead, an action does not take what it is given, or there can be no journal.
             ConflictError: it has been started, or the journal has an unfinished run of another schedule.
+            DamagedError: the journal has a line that cannot be read.
+            LockedError: another schedule writes to the journal.
         """
         self._refuse_when_started("a start")
         plan = self._plan()
         plan.check()
         file = self._open()
         try:
-            self._performance = self._new_performance(plan, file, fresh=fresh)
+            before, aside = self._before(plan, file, fresh=fresh)
+            if before is None:
+                plan.check_ahead(self._clock.now())
+            performance = Performance(plan, self._clock, file, before)
         except BaseException:
             if file:
                 file.close()
             raise
-        atexit.register(self._performance.leave)
-        self._performance.start()
+        self._performance = performance
+        atexit.register(performance.leave_at_exit)
+        performance.start()
+        if aside:
+            performance.note("kept_aside", f"the damaged rows are kept in {aside}")
         return self
 
     def pause(self) -> None:
@@ -201,7 +211,7 @@ class Schedule:
             with _termination_raises():
                 is_over = _wait_interruptibly(performance.finished, timeout)
         except BaseException as error:
-            performance.stop(Stop.NOW, f"aborted by {type(error).__name__}")
+            performance.leave(f"aborted by {type(error).__name__}", Stop.NOW)
             performance.finished.wait()
             raise
         if not is_over:
@@ -210,7 +220,7 @@ class Schedule:
                 because="points are left, or one still runs",
                 cure="wait longer, or stop() it",
             )
-        atexit.unregister(performance.leave)
+        atexit.unregister(performance.leave_at_exit)
         if performance.broken is not None:
             raise performance.broken
 
@@ -220,10 +230,10 @@ class Schedule:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         performance = self._started
         if error is not None:
-            performance.stop(Stop.NOW, f"aborted by {type(error).__name__}")
+            performance.leave(f"aborted by {type(error).__name__}", Stop.NOW)
             performance.finished.wait()
         elif not performance.finished.is_set():
-            self.stop()
+            performance.leave("its block was left", self.policies.stop)
             self.join()
 
     @property
@@ -247,10 +257,17 @@ class Schedule:
         return self._performance is not None and self._performance.finished.is_set()
 
     def preview(self, count: int = 20, *, start: datetime | None = None) -> Timeline:
-        """Show the next points as they are planned, for a start now unless told otherwise."""
+        """Show the next points as they are planned, for a start now unless told otherwise.
+
+        Where a start now would go on with a run that was cut short, the points that are left of it are shown.
+        """
         plan = self._plan()
         plan.check()
-        return Timeline.planned(plan, start or self._clock.now(), checked_count(count, "a preview"))
+        count = checked_count(count, "a preview")
+        if start is None and (before := self._unfinished(plan)):
+            return Timeline.left(plan, before, count)
+        begun = self._performance.started_at if self._performance else self._clock.now()
+        return Timeline.planned(plan, start or begun, count)
 
     def timeline(self) -> Timeline:
         """Show planned and actual side by side, as far as it has come.
@@ -303,25 +320,43 @@ class Schedule:
             last.parts.append(points)
         return self
 
-    def _open(self) -> RowFile | None:
+    def _path(self) -> Path | None:
         if self._journal is None:
             return None
-        if self._journal == BESIDE_THE_SCRIPT:
-            return RowFile(beside_the_script(self.name))
-        return RowFile(Path(self._journal))
+        return beside_the_script(self.name) if self._journal == BESIDE_THE_SCRIPT else Path(self._journal)
 
-    def _new_performance(self, plan: Plan, file: RowFile | None, *, fresh: bool) -> Performance:
-        lines = file.last_run() if file else []
-        if fresh or not lines or lines[0].get("record") != "started":
-            return Performance(plan, self._clock, file, None)
-        before = remembered(lines, self._clock.now())
-        if before.plan != plan.fingerprint():
+    def _open(self) -> RowFile | None:
+        path = self._path()
+        return RowFile(path) if path else None
+
+    def _before(self, plan: Plan, file: RowFile | None, *, fresh: bool) -> tuple[Remembered | None, Path | None]:
+        """Give what an earlier process left undone, and under what name a damaged file is kept."""
+        if file is None:
+            return None, None
+        try:
+            lines = file.last_run()
+        except DamagedError:
+            if not fresh:
+                raise
+            return None, file.begin_anew()
+        before = remembered(lines, self._clock.now()) if lines and not fresh else None
+        if before and before.plan != plan.fingerprint():
             raise ConflictError(
-                f"{file.path if file else ''} has an unfinished run of another schedule",
+                f"{file.path} has an unfinished run of another schedule",
                 because="a crash cut it short, and its actions or time points were not those of this one",
                 cure="start(fresh=True) leaves it unfinished, and a journal=PATH of its own keeps them apart",
             )
-        return Performance(plan, self._clock, file, before)
+        return before, None
+
+    def _unfinished(self, plan: Plan) -> Remembered | None:
+        """Give the run with which a start would go on; what a start would refuse is none."""
+        path = None if self._performance else self._path()
+        try:
+            lines = last_run_in(path) if path else []
+        except (DamagedError, OSError):
+            return None
+        before = remembered(lines, self._clock.now()) if lines else None
+        return before if before and before.plan == plan.fingerprint() else None
 
     def _refuse_when_started(self, what: str) -> None:
         if self._performance is not None:
