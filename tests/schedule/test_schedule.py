@@ -637,6 +637,104 @@ def test_points_that_would_never_be_due_are_refused_with_what_to_do(make: Callab
     assert refused.value.cure
 
 
+def test_points_are_inserted_and_withdrawn_while_it_runs() -> None:
+    clock, seen = ManualClock(), list[str]()
+    schedule = Schedule(Action(lambda: seen.append("sample"), label="sample"), journal=None, clock=clock)
+    schedule.at(after(10).named("first")).at((3 * every(100)).named("later")).at(every(300).named("endless"))
+    schedule.at(after(20).named("last"))
+
+    with schedule:
+        clock.advance(5)
+        schedule.insert(after(7), Action(lambda: seen.append("rinse"), label="rinse"))
+        schedule.insert(after(8).named("gone"))
+        assert schedule.withdraw("gone", "later", "endless") == 3
+        clock.advance(5)
+        assert schedule.withdraw("first") == 0
+        schedule.insert(after(15).named("gone"))
+        clock.advance(1000)
+        schedule.join(LIMIT_S)
+        with pytest.raises(NotRunningError, match="is over"):
+            schedule.insert(after(2000))
+        with pytest.raises(NotRunningError, match="is over"):
+            schedule.fire()
+
+    assert seen == ["rinse", "sample", "sample", "sample"]
+    rows = [(row.name, row.lateness_s) for row in schedule.rows]
+    assert rows == [("", 0.0), ("first", 0.0), ("gone", 0.0), ("last", 0.0)]
+    assert schedule.rows[0].result.labels == ("rinse",)
+
+
+def test_a_point_that_waits_for_another_is_withdrawn_too() -> None:
+    running, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        running.set()
+        assert may_end.wait(LIMIT_S)
+
+    schedule = Schedule(hold, journal=None, overlap="wait").at(after(0).named("first"), after(0).named("second"))
+    schedule.at(after(5, of="second").named("third"))
+    with schedule:
+        assert running.wait(LIMIT_S)
+        schedule.fire(name="by-hand")
+        assert schedule.withdraw("second", "third", "by-hand") == 3
+        may_end.set()
+        schedule.join(LIMIT_S)
+
+    assert [row.name for row in schedule.rows] == ["first"]
+
+
+def test_a_point_by_hand_may_have_a_name_and_actions_of_its_own() -> None:
+    clock, told = ManualClock(), list[tuple[str, str]]()
+    schedule = Schedule(
+        lambda: None, journal=None, clock=clock, on_row=lambda row: told.append((row.name, str(row.outcome)))
+    )
+
+    with schedule.at(after(5)):
+        schedule.fire(Action(lambda volume_ml: volume_ml, label="inject"), name="extra", inject={"volume_ml": 2})
+        with pytest.raises(UsageError, match="volume"):
+            schedule.fire(Action(lambda volume_ml: volume_ml, label="inject"))
+
+    assert told == [("extra", "succeeded"), ("", "aborted")]
+    assert schedule.rows[0].result["inject"] == 2
+
+
+def test_somebody_who_fails_to_be_told_of_a_row_does_not_stop_a_schedule(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+
+    with Schedule(lambda: None, journal=None, clock=clock, on_row=lambda row: row.nosuch).every(1, times=2) as schedule:  # pyright: ignore[reportAttributeAccessIssue]
+        clock.advance(2)
+        schedule.join(LIMIT_S)
+
+    assert schedule.rows.outcomes == {"succeeded": 2}
+    assert "nosuch" in caplog.text
+
+
+def test_what_was_inserted_before_a_crash_is_not_done_twice(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    seen: list[float] = []
+
+    def started(at_s: float) -> tuple[Schedule, ManualClock]:
+        clock = ManualClock()
+        clock.advance(at_s)
+        schedule = Schedule(noting(seen, clock), journal=path, clock=clock, crash=Crash.SKIP).every(100, times=4)
+        return schedule.start().insert(after([50, 150, 250])), clock
+
+    first, clock = started(0)
+    clock.advance(160)
+    kept = path.read_bytes()
+    first.stop()
+    first.join(LIMIT_S)
+    for at_s in (170, 260):
+        path.write_bytes(kept)
+        again, clock = started(at_s)
+        clock.advance(60)
+        kept = path.read_bytes()
+        again.stop()
+        again.join(LIMIT_S)
+
+    assert seen == [50, 100, 150, 200, 300]
+
+
 def test_a_join_has_a_timeout_and_needs_a_start() -> None:
     schedule = Schedule(lambda: None, journal=None).every(1000)
 

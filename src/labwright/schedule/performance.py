@@ -6,25 +6,26 @@ done is the course's to say; what has happened is written before anything else h
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
 from labwright.core.clock import Clock, MovedClock, to_text
-from labwright.core.errors import UsageError
-from labwright.plan.points import BEGINNING
+from labwright.core.errors import NotRunningError, UsageError
+from labwright.plan.points import BEGINNING, Points
 from labwright.plan.policies import Crash, Stop
 from labwright.schedule.actions import hold
 from labwright.schedule.clocks import ClockWatch
 from labwright.schedule.coroutines import Coroutine, Coroutines
 from labwright.schedule.course import Course
-from labwright.schedule.orders import Abandon, Begin, Due, Halt, Key, Miss, Now, Order
+from labwright.schedule.orders import FIRED, Abandon, Begin, Due, Halt, Key, Miss, Now, Order
 from labwright.schedule.past import Remembered
-from labwright.schedule.plan import Keywords, Plan
+from labwright.schedule.plan import Plan, Work
 from labwright.schedule.point_run import PointRun
 from labwright.schedule.row_file import Line, RowFile
 from labwright.schedule.rows import Outcome, Row, error_of
@@ -63,16 +64,18 @@ class Performance:
         self._origin_s = clock.monotonic() - (before.past.now_s if before else 0.0)
         self.started_at = before.started_at if before else clock.now()
         self._course = Course(plan.points(), plan.policies, self.started_at, before.past if before else None)
-        self._keywords = plan.keywords_of_strands()
+        self._work = dict(enumerate(plan.work_of_strands()))
         self._before = before
         self._watch = ClockWatch(clock)
         self._runs: dict[Key, PointRun] = {}
         self._begun: dict[Key, Now] = {}
-        self._fired: dict[Key, Keywords] = {}
+        self._fired: dict[Key, Work] = {}
         self._asleep: set[PointRun] = set()
         self._timers = Timers()
         self._coroutines = Coroutines()
         self._stopped = ""
+        self._is_ending = False
+        """Whether nothing is left to be done, so that nothing can be added."""
         self._awaits_word = False
         """Whether it went on after a crash, is paused, and nobody has said yet how to go on."""
         self._is_left = False
@@ -89,6 +92,7 @@ class Performance:
         if not self._before:
             plan = self.plan.fingerprint() if self._file else ""
             self._write({"record": "started", "at": to_text(self.started_at), "plan": plan})
+        atexit.register(self.leave_at_exit)
         if isinstance(self._clock, MovedClock):
             self._clock.attach(self)
         with self._changed:
@@ -124,17 +128,41 @@ class Performance:
         with self._changed:
             self._course.skip(count)
 
-    def fire(self, keywords: Keywords) -> None:
-        """Make a point now."""
-        self.plan.check_call(keywords)
+    def fire(self, work: Work, name: str) -> None:
+        """Make a point now.
+
+        Raises:
+            NotRunningError: the schedule is over.
+        """
+        self.plan.check_work(work)
         with self._changed:
-            if self._stopped or self.finished.is_set():
-                return
-            due, orders = self._course.fire(self._now())
-            self._fired[due.key] = keywords
+            self._refuse_when_over()
+            due, orders = self._course.fire(self._now(), name)
+            self._fired[due.key] = work
             self._obey(orders)
             self._ask()
         self._settle()
+
+    def insert(self, points: Points, work: Work) -> None:
+        """Add points.
+
+        Raises:
+            NotRunningError: the schedule is over.
+        """
+        self.plan.check_work(work)
+        with self._changed:
+            self._refuse_when_over()
+            self._work |= dict.fromkeys(self._course.insert(points), work)
+            self._ask()
+        self._settle()
+
+    def withdraw(self, names: Collection[str]) -> int:
+        """Take points that have not begun away, and give how many."""
+        with self._changed:
+            count = self._course.withdraw(names)
+            self._ask()
+        self._settle()
+        return count
 
     def stop(self, how: Stop, reason: str) -> None:
         """Ask for the end."""
@@ -253,6 +281,7 @@ class Performance:
             self._finish()
         except BaseException as error:  # noqa: BLE001 - as above
             self.broken = self.broken or error
+        atexit.unregister(self.leave_at_exit)
         with self._changed:
             self.finished.set()
             self._changed.notify_all()
@@ -271,6 +300,7 @@ class Performance:
                     self._keep_a_spare()
                     return self._ready.popleft()
                 if not self._runs and (self._stopped or self._course.is_over or self.broken):
+                    self._is_ending = True
                     return None
                 self._keep_a_spare()
                 if asked == self._asked:
@@ -330,8 +360,8 @@ class Performance:
                     self.stop(self.plan.policies.stop, reason)
 
     def _begin(self, due: Due) -> None:
-        keywords = self._keywords[due.key[0]] if due.key[0] >= 0 else self._fired.pop(due.key)
-        run = PointRun(due, self.plan.calls(due, keywords), self)
+        work = self._fired.pop(due.key) if due.key[0] == FIRED else self._work[due.key[0]]
+        run = PointRun(due, self.plan.calls(due, work), self)
         self._runs[due.key] = run
         self._ready.append(run)
 
@@ -394,6 +424,11 @@ class Performance:
             told = {"point": row.point, "row": row.as_dict(), **moments, "paused_s": self._course.paused_s}
             self._write({"record": "row", "key": due.key, **told})
         self.rows.append(row)
+        if self.plan.on_row:
+            try:
+                self.plan.on_row(row)
+            except Exception:
+                log.exception("%s: what was to be told of each row has raised", self.plan.name)
 
     def _finish(self) -> None:
         try:
@@ -426,6 +461,14 @@ class Performance:
         except Exception as error:
             self.note("safe_state_failed", f"{action.label} raised {error_of(error)['message']}")
             raise
+
+    def _refuse_when_over(self) -> None:
+        if self._stopped or self._is_ending or self.broken:
+            raise NotRunningError(
+                f"the schedule {self.plan.name!r} is over",
+                because=self._stopped or "all of its points are done",
+                cure="make another one for more points",
+            )
 
     def _settle(self) -> None:
         """Where the clock is moved by hand, let what is due now happen before the caller goes on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,16 +16,25 @@ from labwright.plan.timepoints import check_names
 from labwright.schedule.actions import Action, Lock, check_keywords, unique_labels
 from labwright.schedule.orders import Due
 from labwright.schedule.point_run import Call
+from labwright.schedule.rows import Row
 
 Keywords = Mapping[str, Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is done at some points: actions of their own or else those of the schedule, and the keywords for them."""
+
+    keywords: Keywords = field(default_factory=dict[str, Mapping[str, Any]])
+    actions: tuple[Action, ...] = ()
+
+
 @dataclass
 class Addition:
-    """Points that were added together, one following the other, with the keywords for their actions."""
+    """Points that were added together, one following the other, and what is done at them."""
 
     parts: list[Points]
-    keywords: Keywords = field(default_factory=dict[str, Mapping[str, Any]])
+    work: Work = field(default_factory=Work)
     is_row: bool = False
     """Whether what `every` and `after` add next follows these points."""
 
@@ -58,11 +67,11 @@ class Plan:
     policies: Policies
     safe_state: Action | None
     locks: Sequence[Lock]
+    on_row: Callable[[Row], object] | None = None
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label of each action, no two the same."""
-        return unique_labels([*self.actions, *(each.action for each in self.also)])
+    def labels(self, work: Work) -> tuple[str, ...]:
+        """Give the label of each action, no two the same."""
+        return unique_labels(self._actions_of(work))
 
     def check(self) -> None:
         """Refuse what could not run.
@@ -77,11 +86,11 @@ class Plan:
                 cure="add some, as in .every(60, times=5) or .at(5 * every(60))",
             )
         check_names([addition.points for addition in self.additions])
-        passed: list[Keywords] = [addition.keywords for addition in self.additions if addition.keywords]
-        if len(passed) < len(self.additions):
-            self.check_call({})
-        for keywords in passed:
-            self.check_call(keywords)
+        checked: list[Work] = []
+        for addition in self.additions:
+            if addition.work not in checked[-1:]:
+                self.check_work(addition.work)
+                checked.append(addition.work)
         if self.safe_state is not None:
             self.safe_state.arguments({})
 
@@ -103,37 +112,41 @@ class Plan:
             cure="give instants to come, or seconds after the start, as in after(30)",
         )
 
-    def check_call(self, keywords: Keywords) -> None:
+    def check_work(self, work: Work) -> None:
         """Refuse keywords that no action takes, and arguments that are missing.
 
         Raises:
             UsageError: an action would fail for its arguments.
         """
-        check_keywords(keywords, self.labels)
-        for label, action in zip(self.labels, (*self.actions, *(each.action for each in self.also)), strict=True):
-            action.arguments(keywords.get(label, {}))
+        labels = self.labels(work)
+        check_keywords(work.keywords, labels)
+        for label, action in zip(labels, self._actions_of(work), strict=True):
+            action.arguments(work.keywords.get(label, {}))
 
     def points(self) -> Iterator[Points]:
         """Give the points of each addition."""
         return (addition.points for addition in self.additions)
 
-    def keywords_of_strands(self) -> list[Keywords]:
-        """Give, for each strand of the course, the keywords for its points."""
-        return [each.keywords for each in self.additions for _ in each.points.strands()]
+    def work_of_strands(self) -> list[Work]:
+        """Give, for each strand of the course, what is done at its points."""
+        return [each.work for each in self.additions for _ in each.points.strands()]
 
-    def calls(self, due: Due, keywords: Keywords) -> list[Call]:
+    def calls(self, due: Due, work: Work) -> list[Call]:
         """Give the actions of a point."""
-        chosen = [*self.actions, *(each.action for each in self.also)]
-        is_there = [True] * len(self.actions) + [each.is_at(due) for each in self.also]
+        is_there = [True] * len(work.actions or self.actions) + [each.is_at(due) for each in self.also]
         return [
-            Call(label=label, action=action, keywords=keywords.get(label, {}))
-            for label, action, is_due in zip(self.labels, chosen, is_there, strict=True)
+            Call(label=label, action=action, keywords=work.keywords.get(label, {}))
+            for label, action, is_due in zip(self.labels(work), self._actions_of(work), is_there, strict=True)
             if is_due
         ]
 
     def fingerprint(self) -> str:
         """Give a text that tells this plan from another one."""
-        digest = hashlib.sha256(repr(self.labels).encode())
+        digest = hashlib.sha256(repr(self.labels(Work())).encode())
         for addition in self.additions:
-            digest.update(repr(addition.points).encode())
+            own = unique_labels(addition.work.actions) or ""
+            digest.update(f"{addition.points!r}{own}".encode())
         return digest.hexdigest()[:16]
+
+    def _actions_of(self, work: Work) -> tuple[Action, ...]:
+        return (*(work.actions or self.actions), *(each.action for each in self.also))

@@ -6,7 +6,6 @@ schedule.join()
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import signal
@@ -28,12 +27,13 @@ from labwright.plan.point_checks import checked_count
 from labwright.plan.points import Points, Since
 from labwright.plan.policies import Crash, Late, OnError, Overlap, Pause, Policies, Stop
 from labwright.plan.retry import Retry
-from labwright.plan.timepoints import after, at, every
+from labwright.plan.timepoints import after, at, check_names, every
 from labwright.schedule.actions import Action, Lock, as_action, unique_labels
 from labwright.schedule.past import Remembered, remembered
 from labwright.schedule.performance import Note, Performance
-from labwright.schedule.plan import Addition, Also, Plan
+from labwright.schedule.plan import Addition, Also, Plan, Work
 from labwright.schedule.row_file import RowFile, beside_the_script, last_run_in
+from labwright.schedule.rows import Row
 from labwright.schedule.table import Rows
 from labwright.schedule.timeline import Timeline
 
@@ -48,7 +48,8 @@ class Schedule:
     The actions of a point run in their order, each with the arguments of its `Action`. Every point yields a row, which
     is written to `journal` as it happens: a path, a file beside the script by default, or None to keep rows in memory
     alone. After a crash the same schedule goes on where it was, as its `crash` policy says. A `safe_state` action runs
-    at every end, after an error and Ctrl-C too. `locks` are held while a point runs.
+    at every end, after an error and Ctrl-C too. `locks` are held while a point runs. `on_row` is called with each row
+    when it has been written, by a thread of the schedule, which waits for it.
 
     Raises:
         UsageError: there is no action, or one of the options will not do.
@@ -69,6 +70,7 @@ class Schedule:
         safe_state: Callables | None = None,
         locks: Sequence[Lock] = (),
         journal: str | os.PathLike[str] | None = BESIDE_THE_SCRIPT,
+        on_row: Callable[[Row], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
         if not actions:
@@ -87,6 +89,7 @@ class Schedule:
         self._safe_state = None if safe_state is None else as_action(safe_state)
         self._locks = tuple(locks)
         self._journal = journal
+        self._on_row = on_row
         self._clock = clock or SystemClock()
         self._performance: Performance | None = None
 
@@ -100,7 +103,7 @@ class Schedule:
         if instants or not when:
             expressions.append(at(*instants, zone=zone))
         for points in expressions:
-            self._add(Addition([points], keywords))
+            self._add(Addition([points], Work(keywords)))
         return self
 
     def every(
@@ -127,12 +130,12 @@ class Schedule:
 
     def cron(self, line: str, *, zone: str = "UTC", **keywords: Mapping[str, Any]) -> Self:
         """Add the local times of a cron line, beside the points that are there."""
-        self._add(Addition([cron(line, zone=zone)], keywords))
+        self._add(Addition([cron(line, zone=zone)], Work(keywords)))
         return self
 
     def calendar(self, expression: str, *, zone: str | None = None, **keywords: Mapping[str, Any]) -> Self:
         """Add the local times of a calendar expression, beside the points that are there."""
-        self._add(Addition([calendar(expression, zone=zone)], keywords))
+        self._add(Addition([calendar(expression, zone=zone)], Work(keywords)))
         return self
 
     def also(self, action: Callables, *, points: Iterable[int | str] | None = None) -> Self:
@@ -147,6 +150,31 @@ class Schedule:
         self._refuse_when_started("actions")
         self._also.append(Also(as_action(action), chosen))
         return self
+
+    def insert(self, points: Points, *actions: Callables, **keywords: Mapping[str, Any]) -> Self:
+        """Add points beside those that are there, also while it runs, with actions of their own if some are given.
+
+        What is inserted after the start is not part of the plan with which a start goes on after a crash: insert it
+        again.
+
+        Raises:
+            NotRunningError: it is over.
+        """
+        work = Work(keywords, tuple(as_action(each) for each in actions))
+        if self._performance and points.is_open:
+            check_names([*(addition.points for addition in self._additions), points])
+        if self._performance:
+            self._performance.insert(points, work)
+        self._additions.append(Addition([points], work))
+        return self
+
+    def withdraw(self, *names: str) -> int:
+        """Take the points with these names away, save those that have begun; give how many were due next.
+
+        Raises:
+            NotRunningError: it has not been started.
+        """
+        return self._started.withdraw(names)
 
     def start(self, *, fresh: bool = False) -> Self:
         """Begin; a run that a crash has cut short goes on, unless `fresh`.
@@ -173,7 +201,6 @@ class Schedule:
                 file.close()
             raise
         self._performance = performance
-        atexit.register(performance.leave_at_exit)
         performance.start()
         if aside:
             performance.note("kept_aside", f"the damaged rows are kept in {aside}")
@@ -191,9 +218,16 @@ class Schedule:
         """Leave out the next points: their rows say `bypassed`."""
         self._started.skip(checked_count(count, "a number of points"))
 
-    def fire(self, **keywords: Mapping[str, Any]) -> None:
-        """Make a point now, during a pause too; keywords are passed through: `fire(inject={"volume_ml": 2})`."""
-        self._started.fire(keywords)
+    def fire(self, *actions: Callables, name: str = "", **keywords: Mapping[str, Any]) -> None:
+        """Make a point now, during a pause too; keywords are passed through: `fire(inject={"volume_ml": 2})`.
+
+        The actions are those of the schedule unless others are given.
+
+        Raises:
+            NotRunningError: it has not been started, or is over.
+        """
+        work = Work(keywords, tuple(as_action(each) for each in actions))
+        self._started.fire(work, checked_name(name, "time point") if name else "")
 
     def stop(self, how: Stop | str | None = None) -> None:
         """Ask for the end, and return at once; `how` is the stop policy unless given."""
@@ -220,7 +254,6 @@ class Schedule:
                 because="points are left, or one still runs",
                 cure="wait longer, or stop() it",
             )
-        atexit.unregister(performance.leave_at_exit)
         if performance.broken is not None:
             raise performance.broken
 
@@ -302,6 +335,7 @@ class Schedule:
             policies=self.policies,
             safe_state=self._safe_state,
             locks=self._locks,
+            on_row=self._on_row,
         )
 
     def _add(self, addition: Addition) -> None:

@@ -120,13 +120,14 @@ OFFSET = "{:+12.3f} s"
 
 def _foreseen(course: Course, plan: Plan, now: Now) -> Iterator[Bar]:
     """Let the course pass at once, each action taking no time."""
+    work = plan.work_of_strands()
     while True:
         orders = [*course.advance(now), *course.resume(now)]
         while orders:
             order, *orders = orders
             if isinstance(order, Begin):
                 due = order.due
-                labels = ", ".join(call.label for call in plan.calls(due, {}))
+                labels = ", ".join(call.label for call in plan.calls(due, work[due.key[0]]))
                 text = f"{due.planned_at:%Y-%m-%d %H:%M:%S}  {labels}" if due.planned_at else labels
                 course.started(due, now)
                 orders += course.ended(due, now, is_failed=False)
