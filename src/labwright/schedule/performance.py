@@ -154,14 +154,12 @@ class Performance:
             self._refuse_when_over()
             self._work |= dict.fromkeys(self._course.insert(points), work)
             self._ask()
-        self._settle()
 
     def withdraw(self, names: Collection[str]) -> int:
         """Take points that have not begun away, and give how many."""
         with self._changed:
             count = self._course.withdraw(names)
             self._ask()
-        self._settle()
         return count
 
     def stop(self, how: Stop, reason: str) -> None:

@@ -92,6 +92,7 @@ class Schedule:
         self._on_row = on_row
         self._clock = clock or SystemClock()
         self._performance: Performance | None = None
+        self._starting = threading.Lock()
 
     def at(self, *when: Points | datetime | str, zone: str | None = None, **keywords: Mapping[str, Any]) -> Self:
         """Add time points beside those that are there: expressions, counted from the start, or instants.
@@ -151,7 +152,7 @@ class Schedule:
         self._also.append(Also(as_action(action), chosen))
         return self
 
-    def insert(self, points: Points, *actions: Callables, **keywords: Mapping[str, Any]) -> Self:
+    def insert(self, points: Points, /, *actions: Callables, **keywords: Mapping[str, Any]) -> Self:
         """Add points beside those that are there, also while it runs, with actions of their own if some are given.
 
         What is inserted after the start is not part of the plan with which a start goes on after a crash: insert it
@@ -160,12 +161,15 @@ class Schedule:
         Raises:
             NotRunningError: it is over.
         """
-        work = Work(keywords, tuple(as_action(each) for each in actions))
-        if self._performance and points.is_open:
-            check_names([*(addition.points for addition in self._additions), points])
-        if self._performance:
-            self._performance.insert(points, work)
-        self._additions.append(Addition([points], work))
+        addition = Addition([points], Work(keywords, tuple(as_action(each) for each in actions)))
+        with self._starting:
+            if self._performance is None:
+                self._additions.append(addition)
+                return self
+        if points.is_open:
+            check_names([*(each.points for each in self._additions), points])
+        self._performance.insert(points, addition.work)
+        self._additions.append(addition)
         return self
 
     def withdraw(self, *names: str) -> int:
@@ -187,20 +191,8 @@ class Schedule:
             DamagedError: the journal has a line that cannot be read.
             LockedError: another schedule writes to the journal.
         """
-        self._refuse_when_started("a start")
-        plan = self._plan()
-        plan.check()
-        file = self._open()
-        try:
-            before, aside = self._before(plan, file, fresh=fresh)
-            if before is None:
-                plan.check_ahead(self._clock.now())
-            performance = Performance(plan, self._clock, file, before)
-        except BaseException:
-            if file:
-                file.close()
-            raise
-        self._performance = performance
+        with self._starting:
+            performance, aside = self._made_ready(fresh=fresh)
         performance.start()
         if aside:
             performance.note("kept_aside", f"the damaged rows are kept in {aside}")
@@ -280,6 +272,11 @@ class Schedule:
         return tuple(self._performance.notes) if self._performance else ()
 
     @property
+    def started_at(self) -> datetime | None:
+        """When it was started, by an earlier process if it goes on after a crash; None before."""
+        return self._performance.started_at if self._performance else None
+
+    @property
     def is_paused(self) -> bool:
         """Tell whether it is paused."""
         return self._performance is not None and self._performance.is_paused
@@ -353,6 +350,23 @@ class Schedule:
                 _ = last.parts[-1] + points  # raises what is wrong with that
             last.parts.append(points)
         return self
+
+    def _made_ready(self, *, fresh: bool) -> tuple[Performance, Path | None]:
+        self._refuse_when_started("a start")
+        plan = self._plan()
+        plan.check()
+        file = self._open()
+        try:
+            before, aside = self._before(plan, file, fresh=fresh)
+            if before is None:
+                plan.check_ahead(self._clock.now())
+            performance = Performance(plan, self._clock, file, before)
+        except BaseException:
+            if file:
+                file.close()
+            raise
+        self._performance = performance
+        return performance, aside
 
     def _path(self) -> Path | None:
         if self._journal is None:
