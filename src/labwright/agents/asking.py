@@ -83,7 +83,7 @@ class Asked:
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Send a command as `ask` does; gives its reply, and the one that follows if it comes within `second_s`.
 
-        A process is not waited for.
+        A process is not waited for, nor what the first reply shows as ended.
         """
         begun = time.monotonic()
         if body["do"] == "start":
@@ -122,8 +122,7 @@ class Asked:
             await self.connection.publish(subject, command, reply=channel.reply)
             first = await reply_of(channel, reply_s)
             shown: dict[str, Any] = first.get("session") or {}
-            is_process = shown.get("kind") == "process"
-            if second_s <= 0 or is_process:
+            if second_s <= 0 or shown.get("kind") == "process" or "timed_out" in first:
                 return first, None
             try:
                 return first, await reply_of(channel, second_s)

@@ -27,7 +27,8 @@ from labwright.journal.session_fold import encoded, session_subject
 
 PUSH_S = 0.1
 """Who watches gets at most one state in so many seconds."""
-COALESCE_S = 0.01
+COALESCE_S = 0.05
+"""What changes within so many seconds goes out as one; replies go first."""
 RECORD_S = 1.0
 RECORD_SHARE = 0.01
 RECORD_MOST_S = 60.0

@@ -57,10 +57,13 @@ class Command(BaseModel):
 
 @dataclass(frozen=True)
 class Answer:
-    """The reply to a command, where a second one follows, what brings it, and whether a session has begun."""
+    """The reply to a command: what there is to say now, and where an end is waited for, what brings that.
 
-    body: bytes
-    later: Callable[[], Awaitable[bytes]] | None = None
+    Where the end comes in a moment it is all that is said. `has_begun` tells whether a session has.
+    """
+
+    now: Callable[[], bytes] | None
+    end: Callable[[], Awaitable[bytes]] | None = None
     has_begun: bool = False
 
 

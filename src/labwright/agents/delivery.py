@@ -18,7 +18,7 @@ AT_ONCE = 64
 PLACES = 10_000
 """Of how many subjects the last sequence is remembered; of others it is found out."""
 RETRY_S = 1.0
-BEHIND_S = 0.05
+BEHIND_S = 0.2
 """Records follow so much behind what they tell of, unless somebody waits for them: many sessions may begin at once, and
 the replies of those that end at once go first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -85,13 +86,13 @@ class Desk:
         try:
             return await self._judged(read_command(data, sender=sender, operation=operation))
         except CommandError as error:
-            return Answer(error_reply(error.error, error.session))
+            return _said(error_reply(error.error, error.session))
         except LabwrightError as error:
-            return Answer(error_reply(error))
+            return _said(error_reply(error))
         except Exception as error:  # a border: a fault of ours must not leave the client without an answer
             log.exception("a command failed", operation=operation)
             fault = LabwrightError(f"the agent failed at this command: {error!r}", cure="see the agent's log")
-            return Answer(error_reply(fault))
+            return _said(error_reply(fault))
 
     async def _judged(self, command: Command) -> Answer:
         """Follow a command; that somebody may not do it is recorded."""
@@ -112,16 +113,16 @@ class Desk:
             case "abort":
                 return self._end(command, Told.ABORT)
             case "status":
-                return Answer(session_reply(self._meant(command)))
+                return _said(session_reply(self._meant(command)))
             case "wait":
                 return self._wait(command)
             case "describe":
-                return Answer(session_reply(None, agent=self._describe()))
+                return _said(session_reply(None, agent=self._describe()))
             case "ping":
-                return Answer(session_reply(None, pong=True))
+                return _said(session_reply(None, pong=True))
             case "sessions":
                 shown = [session.snapshot for session in self._book.running.values()]
-                return Answer(session_reply(None, sessions=[_brief(session) for session in shown]))
+                return _said(session_reply(None, sessions=[_brief(session) for session in shown]))
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -139,11 +140,9 @@ class Desk:
         finally:
             if waits is not None:
                 waits.set()
-        name = session.id
-        first = session_reply(session, is_new=is_new)
-        if not command.wait:
-            return Answer(first, has_begun=is_new)
-        return Answer(first, lambda: self._end_of(name), has_begun=is_new)
+        now = functools.partial(session_reply, session, is_new=is_new)
+        end = functools.partial(self._end_of, session.id, is_new=is_new) if command.wait else None
+        return Answer(now, end, has_begun=is_new)
 
     def start(self, command: Command) -> tuple[SessionSnapshot, bool, asyncio.Event | None]:
         """Start a session, or find the one that the same command has started; gives it, and whether it is new.
@@ -281,14 +280,14 @@ class Desk:
         self._guard.may_end(command.asker)
         session = self._to_end(command, told)
         if session.state.is_final:
-            return Answer(session_reply(session, is_new=False))
+            return _said(session_reply(session, is_new=False))
         who = command.by or command.sender or "somebody"
         said = f": {command.reason}" if command.reason else ""
         verb = "stopped" if told is Told.STOP else "aborted"
         execution = self._executions.get(session.id)
         if execution is not None:
             execution.tell(told, f"{verb} by {who}{said}")
-        return Answer(session_reply(self._book.find(session.id), is_new=True))
+        return _said(session_reply(self._book.find(session.id), is_new=True))
 
     def abort(self, session_id: str, *, reason: str, by: str) -> None:
         """Abort a session as a command would; one that has ended stays as it is.
@@ -317,16 +316,15 @@ class Desk:
     def _wait(self, command: Command) -> Answer:
         session = self._meant(command)
         if session is None or session.state.is_final:
-            return Answer(session_reply(session, timed_out=False))
-        name = session.id
-        return Answer(b"", lambda: self._end_of(name, command.timeout_s))
+            return _said(session_reply(session, timed_out=False))
+        return Answer(None, functools.partial(self._end_of, session.id, command.timeout_s))
 
-    async def _end_of(self, session_id: str, patience_s: float | None = None) -> bytes:
+    async def _end_of(self, session_id: str, patience_s: float | None = None, **more: Any) -> bytes:
         try:
             async with asyncio.timeout(patience_s):
-                return session_reply(await self._book.ended(session_id), timed_out=False)
+                return session_reply(await self._book.ended(session_id), timed_out=False, **more)
         except TimeoutError:
-            return session_reply(self._book.find(session_id), timed_out=True)
+            return session_reply(self._book.find(session_id), timed_out=True, **more)
 
     def _meant(self, command: Command) -> SessionSnapshot | None:
         """Find the session that a question is about: by its id, or the operation's newest."""
@@ -375,6 +373,10 @@ class Desk:
             log.error("a session does not end", session=execution.session.id)
         for task in list(self._tasks):
             task.cancel()
+
+
+def _said(body: bytes) -> Answer:
+    return Answer(lambda: body)
 
 
 def _no_stop(operation: str) -> UsageError:

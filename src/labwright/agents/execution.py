@@ -107,7 +107,7 @@ class Execution:
         self._limits = limits
         self._last_resort = last_resort
         self._word: Word | None = None
-        self._heard = asyncio.Event()
+        self._heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._was_cancelled = False
 
     def tell(self, told: Told, reason: str) -> None:
@@ -115,7 +115,8 @@ class Execution:
         if self._word is None or told > self._word.told:
             self._word = Word(told, reason)
             self.session.is_left = told is Told.LEAVE
-            self._heard.set()
+            if not self._heard.done():
+                self._heard.set_result(None)
 
     async def run(self) -> None:
         """Bring the session to its end."""
@@ -193,15 +194,13 @@ class Execution:
 
     async def _until(self, work: asyncio.Task[Returned | Raised], limit_s: float | None) -> None:
         """Wait for the end or a word."""
-        heard = asyncio.create_task(self._heard.wait())
-        try:
-            await asyncio.wait({work, heard}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            heard.cancel()
+        waited: set[asyncio.Future[Any]] = {work, self._heard}
+        await asyncio.wait(waited, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
 
     def _take(self) -> Word:
         """Give the word of now, and say it to the session."""
-        self._heard.clear()
+        if self._heard.done():
+            self._heard = asyncio.get_running_loop().create_future()
         word = self._word or Word(Told.STOP, "")
         self.session.ask_to_end(word.reason)
         if word.told is not Told.LEAVE:

@@ -18,6 +18,9 @@ from labwright.plan.rollout import Rollout
 
 __all__ = ["Asked", "FleetCall", "Reach"]
 
+AT_ONCE = 8
+"""So many are asked in one go."""
+
 Tell = Callable[[str, FleetRow], None]
 
 
@@ -72,8 +75,10 @@ class FleetCall:
         """Do it on every target, and give the rows of all."""
         async with Hearing(self._reach.journal.connection) as hearing, asyncio.TaskGroup() as group:
             while not self._rollout.is_done:
-                for name in self._rollout.due():
+                for number, name in enumerate(self._rollout.due(), start=1):
                     group.create_task(self._one(name, hearing))
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)  # so that the first are at work while the others are asked
                 if self._rollout.running:
                     await self._take(*await self._ends.get())
                     await self._look_again()

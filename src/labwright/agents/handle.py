@@ -134,8 +134,8 @@ class OperationHandle:
         first, second = await self._asked.ask_twice(self.name, command, second_s=QUICK_S)
         handle = self._handle(first)
         handle.brings_whole = brings_whole
-        if second is not None:
-            await handle.take(second)
+        if second is not None or handle.snapshot.state.is_final:
+            await handle.take(second or first)
         return handle
 
     async def status(self) -> SessionSnapshot | None:

@@ -31,17 +31,19 @@ TIDY_EVERY = 500
 """After so many writes the log of writes is folded into the file, beside the loop."""
 
 SCHEMA = """
+-- No index but the keys: each one is a page more in every write, and what they would serve is asked once in a while.
 CREATE TABLE IF NOT EXISTS sessions (
     id TEXT PRIMARY KEY, operation TEXT NOT NULL, is_open INTEGER NOT NULL, n INTEGER NOT NULL, body TEXT NOT NULL,
     progress TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS newest ON sessions (operation, n);
-CREATE INDEX IF NOT EXISTS ended ON sessions (is_open, n);
 CREATE TABLE IF NOT EXISTS remembered (id TEXT PRIMARY KEY, at INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS age ON remembered (at);
-CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY, subject TEXT NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS tokens (lock TEXT PRIMARY KEY, token INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+
+NEWEST = "SELECT operation, id, max(n) FROM sessions GROUP BY operation"
 
 
 class LedgerError(LabwrightError):
@@ -93,6 +95,9 @@ class Ledger:
             os.close(self._held)
             raise _refusal(folder, error) from error
         self._next = self._number("SELECT coalesce(max(n), 0) FROM sessions") + 1
+        self._newest = {name: id_ for name, id_, _ in self._rows(NEWEST)}
+        """The session of each operation that was started last, by id."""
+        self._open = {id_ for (id_,) in self._rows("SELECT id FROM sessions WHERE is_open")}
         self._writes = 0
         self._tidying: asyncio.Task[None] | None = None
 
@@ -131,9 +136,6 @@ class Ledger:
                 "SET is_open = excluded.is_open, body = excluded.body, progress = excluded.progress",
                 (session.id, session.operation, not is_final, self._next, body, json.dumps(progress or {})),
             )
-            self._next += 1
-            if is_final:
-                self._remember(session)
             for subject, record in due:
                 self._database.execute("INSERT INTO outbox (subject, record) VALUES (?, ?)", (subject, encode(record)))
             for lock, token in tokens:
@@ -142,11 +144,14 @@ class Ledger:
                     "ON CONFLICT (lock) DO UPDATE SET token = max(token, excluded.token)",
                     (lock, token),
                 )
+        self._note(session)
+        self._tidy()
 
     def post(self, subject: str, record: Record) -> None:
         """Write down a record that belongs to no session."""
         with self._transaction():
             self._database.execute("INSERT INTO outbox (subject, record) VALUES (?, ?)", (subject, encode(record)))
+        self._tidy()
 
     def delivered(self, last: Due) -> None:
         """Forget the records up to this one: the journal has them."""
@@ -171,7 +176,8 @@ class Ledger:
 
     def newest(self, operation: str) -> SessionSnapshot | None:
         """Find the session of an operation that was started last."""
-        return self._one("SELECT body FROM sessions WHERE operation = ? ORDER BY n DESC LIMIT 1", operation)
+        known = self._newest.get(operation)
+        return None if known is None else self.session(known)
 
     def open_sessions(self) -> list[tuple[SessionSnapshot, dict[str, Any]]]:
         """List the sessions that have not ended, the oldest first, with what was written beside them to go on."""
@@ -206,27 +212,39 @@ class Ledger:
                 raise _refusal(self._folder, error) from error
             raise
         self._writes += 1
-        if self._writes >= TIDY_EVERY and (self._tidying is None or self._tidying.done()):
-            self._writes = 0
-            self._forget()
-            with contextlib.suppress(RuntimeError):
-                self._tidying = asyncio.get_running_loop().create_task(asyncio.to_thread(_tidy, self._path))
 
-    def _remember(self, session: SessionSnapshot) -> None:
-        """Write down for long that a session has ended."""
-        at = int((session.ended_at or session.started_at).timestamp())
-        self._database.execute(
-            "INSERT OR REPLACE INTO remembered VALUES (?, ?, ?)", (session.id, at, remembered(session))
-        )
+    def _note(self, session: SessionSnapshot) -> None:
+        """Note which session of its operation is the newest, and which are open."""
+        if session.id not in self._open:
+            self._next += 1
+            self._newest[session.operation] = session.id
+            self._open.add(session.id)
+        if session.state.is_final:
+            self._open.discard(session.id)
+
+    def _tidy(self) -> None:
+        """Once in a while, forget what is old and fold the log of writes into the file, beside the loop."""
+        if self._writes < TIDY_EVERY or (self._tidying is not None and not self._tidying.done()):
+            return
+        self._forget()
+        self._writes = 0
+        with contextlib.suppress(RuntimeError):
+            self._tidying = asyncio.get_running_loop().create_task(asyncio.to_thread(_fold, self._path))
 
     def _forget(self) -> None:
-        """Drop the oldest of the sessions that have ended."""
-        with contextlib.suppress(sqlite3.Error):
-            self._database.execute(
-                "DELETE FROM sessions WHERE NOT is_open AND n <= "
+        """Keep of the oldest sessions that have ended the little that is remembered, and of those for so long only."""
+        with contextlib.suppress(LedgerError), self._transaction():
+            old = self._rows(
+                "SELECT body FROM sessions WHERE NOT is_open AND n <= "
                 "(SELECT n FROM sessions WHERE NOT is_open ORDER BY n DESC LIMIT 1 OFFSET ?)",
-                (KEPT,),
+                KEPT,
             )
+            for session in (SessionSnapshot.model_validate_json(body) for (body,) in old):
+                at = int((session.ended_at or session.started_at).timestamp())
+                self._database.execute(
+                    "INSERT OR REPLACE INTO remembered VALUES (?, ?, ?)", (session.id, at, remembered(session))
+                )
+                self._database.execute("DELETE FROM sessions WHERE id = ?", (session.id,))
             self._database.execute("DELETE FROM remembered WHERE at < ?", (int(time.time()) - REMEMBERED_S,))
 
     def _one(self, query: str, value: str) -> SessionSnapshot | None:
@@ -270,7 +288,7 @@ def _hold(path: Path, name: str) -> int:
     return descriptor
 
 
-def _tidy(path: Path) -> None:
+def _fold(path: Path) -> None:
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 

@@ -56,7 +56,8 @@ AWAY_S = 2.0
 TELL_S = AWAY_S + 2 * EXPIRY_S
 """A server that is there but cannot tell who has the agent's name is not waited for any longer."""
 LOOK_S = 0.1
-MOMENT_S = 0.005
+MOMENT_S = 0.05
+"""What ends within so many seconds of its start is told at once with its end."""
 RECORDED_S = 0.5
 """How long a start is not told while the journal takes no record; agents work without it."""
 CLOSE_S = 5.0
@@ -276,24 +277,25 @@ class AgentServer:
             log.exception("a reply was not sent", operation=operation)
 
     async def _reply(self, reply: str, answer: Answer) -> None:
-        """Send the replies to one command: what has ended in a moment is told with its beginning, in one go.
+        """Send the replies to one command: of what has ended in a moment, where that is waited for, the end alone.
 
         A session that lasts is in the journal before its start is told, so that whoever is told can find it there,
         also after a kill of this agent.
         """
-        later = asyncio.ensure_future(answer.later()) if answer.later is not None else None
-        try:
-            if later is not None:
-                await asyncio.wait({later}, timeout=MOMENT_S)
-            if answer.has_begun and (later is None or not later.done()):
+        end = None
+        if answer.end is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MOMENT_S):
+                    end = await answer.end()
+        if end is None:
+            if answer.has_begun:
                 await self._delivery.drain(RECORDED_S)
-            if answer.body:
-                await self._connection.publish(reply, answer.body)
-            if later is not None:
-                await self._connection.publish(reply, await later)
-        finally:
-            if later is not None:
-                later.cancel()
+            if answer.now is not None:
+                await self._connection.publish(reply, answer.now())
+            if answer.end is None:
+                return
+            end = await answer.end()
+        await self._connection.publish(reply, end)
 
     def _start_startups(self) -> None:
         for operation in self.operations.values():

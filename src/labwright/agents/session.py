@@ -115,6 +115,8 @@ class Session:
         """What the operation has kept, here or in a process of its agent before this one."""
         self._host = host
         self._known = snapshot
+        self._shown: SessionSnapshot | None = None
+        """The snapshot of now, if nothing has changed since it was made."""
         self._data: dict[str, Any] = dict(snapshot.data)
         self._messages: deque[SessionMessage] = deque(snapshot.messages, MOST_MESSAGES)
         self._messages_dropped = snapshot.messages_dropped
@@ -180,13 +182,15 @@ class Session:
     @property
     def snapshot(self) -> SessionSnapshot:
         """All of it, as it stands now."""
-        return self._known.model_copy(
-            update={
-                "data": self._data,
-                "messages": tuple(self._messages),
-                "messages_dropped": self._messages_dropped,
-            }
-        )
+        if self._shown is None:
+            self._shown = self._known.model_copy(
+                update={
+                    "data": self._data,
+                    "messages": tuple(self._messages),
+                    "messages_dropped": self._messages_dropped,
+                }
+            )
+        return self._shown
 
     # --- what it says ------------------------------------------------------------------------------------------------
 
@@ -198,7 +202,7 @@ class Session:
         self._messages.append(message)
         self._unrecorded.append(message)
         self._host.say(self, level, as_text(text), fields)
-        self._host.changed(self)
+        self._changed()
 
     def output(self, text: str, level: str = "info", said: Said = NOW, **fields: Any) -> None:
         """Put a line into the session's log only, as the output of a script is."""
@@ -210,12 +214,12 @@ class Session:
         Any Python value may be given. Who watches sees it at once, though not more than ten times a second.
         """
         self._data = merged(self._data, cast("dict[str, Any]", to_plain({**(mapping or {}), **values})))
-        self._host.changed(self)
+        self._changed()
 
     def replace(self, mapping: Mapping[str, Any]) -> None:
         """Show this, and nothing of what was shown before."""
         self._data = cast("dict[str, Any]", to_plain(dict(mapping)))
-        self._host.changed(self)
+        self._changed()
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
         """Say how far it is: `done` of `total` (None: unknown), in whatever unit `text` names.
@@ -224,7 +228,6 @@ class Session:
         """
         known = Progress(done=_finite(done) or 0.0, total=_finite(total), text=as_text(text)[:LONGEST])
         self._know(progress=known)
-        self._host.changed(self)
 
     def keep(self, **values: Any) -> None:
         """Keep values (as JSON has them) for the case that the agent dies: its successor has them in `kept`.
@@ -241,7 +244,6 @@ class Session:
     def note(self, text: str) -> None:
         """Say in a few words what came of it."""
         self._know(note=as_text(text)[:LONGEST])
-        self._host.changed(self)
 
     # --- what it hears -----------------------------------------------------------------------------------------------
 
@@ -344,16 +346,15 @@ class Session:
         if state not in NEXT_STATES[self.state]:
             return False
         self._know(state=state)
-        self._host.changed(self)
         return True
 
     def end(self, state: SessionState, *, returned: Any = None, error: ErrorRecord | None = None) -> bool:
         """End, once; tells whether it had not ended before."""
-        if not self.move(state):
+        if state not in NEXT_STATES[self.state]:
             return False
         result = to_plain(returned) if self._result is ABSENT else self._result
         is_success = state is SessionState.SUCCEEDED
-        self._know(ended_at=utc_now(), error=error, result=result if is_success else None)
+        self._know(state=state, ended_at=utc_now(), error=error, result=result if is_success else None)
         return True
 
     @property
@@ -370,6 +371,11 @@ class Session:
 
     def _know(self, **changes: Any) -> None:
         self._known = self._known.model_copy(update=changes)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._shown = None
+        self._host.changed(self)
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

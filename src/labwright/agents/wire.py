@@ -43,10 +43,9 @@ def command_subject(sender: str, agent: str, operation: str | None) -> str:
 
 def shortened(session: SessionSnapshot) -> bytes:
     """Write a session as JSON that fits into one message: large values are left out, and old messages."""
-    if sum(_sizes(session).values()) <= MOST_BYTES:
-        body = session.model_dump_json(by_alias=True).encode()
-        if len(body) <= MOST_BYTES:
-            return body
+    body = session.model_dump_json(by_alias=True).encode()
+    if len(body) <= MOST_BYTES:
+        return body
     return _light(session, MESSAGES_SHOWN, FIELD_BYTES).model_dump_json(by_alias=True).encode()
 
 

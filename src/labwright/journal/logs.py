@@ -58,6 +58,7 @@ class Logs:
         self._shown: set[asyncio.Task[None]] = set()
         self._came = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._home = threading.get_ident()
 
     def put(
         self,
@@ -88,7 +89,10 @@ class Logs:
         line = json.dumps({**entry, "fields": plain} if plain else entry)
         if len(line) > LONGEST_ENTRY:
             line = json.dumps({**entry, "fields": {"left_out": sorted(plain)[:20]}})
-        self._loop.call_soon_threadsafe(self._keep, subject, line)
+        if threading.get_ident() == self._home:
+            self._keep(subject, line)
+        else:
+            self._loop.call_soon_threadsafe(self._keep, subject, line)
 
     def progress(self, run_id: str, done: float, total: float | None, text: str) -> None:
         """Show how far a run is; only who watches now sees it."""
