@@ -488,22 +488,32 @@ def test_a_time_point_of_no_scheduler_runs_by_itself() -> None:
 
 
 SCRIPT = """
-    import os, signal, sys
+    import os, signal, sys, threading
     from {package}.scheduler import SamplingScheduler
+
+    samples = []
+    second = threading.Event()
 
     def take_sample():
         with open("sampled", "a") as file:
             file.write("x")
-        if os.path.getsize("sampled") == 2 and "--dies" in sys.argv:
-            os.kill(os.getpid(), signal.SIGKILL)
+        samples.append(1)
+        if len(samples) == 2:
+            if "--dies" in sys.argv:
+                os.kill(os.getpid(), signal.SIGKILL)
+            second.set()
 
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
     scheduler = SamplingScheduler(take_sample, sequence_name="kinetics")
-    scheduler.insert_time_point_list_pairs(2, 0.01, 1, 3)
+    scheduler.insert_time_point_list_pairs(2, 0.01, 1, 1000)
     scheduler.start_sequence()
     if "--goes-on" in sys.argv:
         assert scheduler.paused
         scheduler.start_sequence()
+        scheduler.trigger(wait=True)
+    else:
+        second.wait()
+    scheduler.kill_sequence()
     scheduler.join()
     print(scheduler.rows.outcomes)
     foreign = ("pydantic", "nats", "typer", "httpx", "cronsim", "rich", "yaml", "structlog", "psutil", "numpy")
@@ -526,8 +536,8 @@ def test_a_script_with_its_import_changed_survives_its_death_and_needs_the_stand
     anew = run()
 
     assert died.returncode == -signal.SIGKILL
-    assert after.stdout == "{'succeeded': 2, 'interrupted': 1}\n", after.stderr
+    assert after.stdout == "{'succeeded': 2, 'interrupted': 1, 'aborted': 1}\n", after.stderr
     assert "start_sequence() goes on" in after.stderr
-    assert anew.stdout == "{'succeeded': 3}\n", anew.stderr
-    assert len((tmp_path / "sampled").read_text(encoding="utf-8")) == 2 + 1 + 3
+    assert anew.stdout == "{'succeeded': 2, 'aborted': 1}\n", anew.stderr
+    assert len((tmp_path / "sampled").read_text(encoding="utf-8")) == 2 + 1 + 2
     assert (tmp_path / "kinetics.kinetics.rows.jsonl").exists()

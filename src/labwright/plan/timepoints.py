@@ -88,7 +88,10 @@ def check_names(expressions: Iterable[Points]) -> None:
     Raises:
         UsageError: there is such a point.
     """
-    parts = [part for each in expressions for part in _parts(each)]
+    given = list(expressions)
+    if not any(each.is_open for each in given):
+        return
+    parts = [part for each in given for part in _parts(each)]
     names = {part.name for part in parts if isinstance(part, Marked) and part.name}
     for part in parts:
         if isinstance(part, After) and part.of is not None and part.of not in names:
