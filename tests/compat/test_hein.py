@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +336,23 @@ def test_any_callable_is_an_action_by_itself_or_by_its_registered_name(lab: Lab)
     assert [action.name for action in scheduler.actions][:2] == ["dispense", "mix"]
     assert SchedulerAction.register_action(pump.dispense) is scheduler.actions[0]
     assert TrackedAction(settle)() == "settled"
+
+
+def test_an_action_that_waits_is_complete_when_it_has_waited(lab: Lab) -> None:
+    def heat(seconds: float) -> Generator[float, None, str]:
+        yield seconds
+        return "hot"
+
+    scheduler = lab.scheduler(heat)
+    point = scheduler.trigger(heat={"seconds": 5})
+    assert point.in_progress
+    assert point.actions_status == {"heat": "EXECUTING"}
+    lab.clock.advance(5)
+    point.wait_for_completion(timeout=LIMIT_S)
+
+    assert point.action_returns == {"heat": "hot"}
+    assert point.action_durations == {"heat": 5}
+    assert TrackedAction(heat, 0)() == "hot"
 
 
 def test_what_nobody_holds_is_forgotten(lab: Lab) -> None:

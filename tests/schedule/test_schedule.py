@@ -7,7 +7,7 @@ import csv
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,66 @@ def test_an_action_may_be_a_coroutine_and_all_share_one_loop() -> None:
     assert [row.result[0] for row in schedule.rows] == [532.0] * 3
     assert len(loops) == 1
     assert schedule.rows[0].args == {"measure": {"wavelength_nm": 532.0}}
+
+
+def test_an_action_that_yields_seconds_waits_by_the_clock_of_the_schedule() -> None:
+    clock, seen = ManualClock(), list[float]()
+
+    def stir(seconds: float) -> Generator[float, None, str]:
+        for _ in range(3):
+            seen.append(clock.monotonic())
+            yield seconds
+        return "stirred"
+
+    schedule = Schedule(Action(stir, 7), noting(seen, clock), journal=None, clock=clock)
+    with schedule.every(60, times=2):
+        clock.advance(200)
+        schedule.join(LIMIT_S)
+
+    assert seen == [60, 67, 74, 81, 120, 127, 134, 141]
+    assert [row.result["stir"] for row in schedule.rows] == ["stirred", "stirred"]
+    assert schedule.rows[0].as_dict()["ended_at"].endswith("00:01:21Z")
+
+
+@pytest.mark.parametrize(
+    ("how", "outcomes", "ends"),
+    [(Stop.AFTER_POINT, ["succeeded"], [60]), (Stop.AFTER_ACTION, ["aborted"], [60]), (Stop.NOW, ["aborted"], [5])],
+)
+def test_an_action_that_waits_is_cut_short_by_a_stop_now_alone_and_cleans_up(
+    how: Stop, outcomes: list[str], ends: list[float]
+) -> None:
+    clock, ended, cleaned = ManualClock(), list[float](), threading.Event()
+
+    def heat() -> Generator[float, None, None]:
+        try:
+            yield 60
+        finally:
+            ended.append(clock.monotonic())
+            cleaned.set()
+
+    schedule = Schedule(heat, lambda: None, journal=None, clock=clock).at(after(0)).start()
+    clock.advance(5)
+    schedule.stop(how)
+    if how is not Stop.NOW:
+        clock.advance(100)
+    schedule.join(LIMIT_S)
+
+    assert cleaned.wait(LIMIT_S)
+    assert ended == ends
+    assert [row.outcome for row in schedule.rows] == outcomes
+
+
+def test_an_action_that_yields_no_seconds_has_failed() -> None:
+    clock = ManualClock()
+
+    def heat() -> Generator[Any, None, None]:
+        yield "60"
+
+    with Schedule(heat, journal=None, clock=clock).at(after(0)) as schedule:
+        schedule.join(LIMIT_S)
+
+    assert schedule.rows[0].outcome == "failed"
+    assert "a wait cannot be '60'" in (schedule.rows[0].error or {})["message"]
 
 
 def test_keywords_are_passed_through_at_points_and_by_hand() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar, cast
 
 from labwright.compat.hein.errors import UnknownError, WrongKindError, WrongValueError
 from labwright.core.clock import Clock, SystemClock
+
+Waits = Generator[float, None, Any]
+"""An action that yields how many seconds are to pass before it goes on."""
 
 
 class SchedulerAction:
@@ -135,10 +140,12 @@ class TrackedAction:
         """Run the action here and now, with these arguments over its own, and give what it returns."""
         self.args = _over(self.args, args)
         result = self.perform(kwargs)
-        return asyncio.run(_awaited(cast("Awaitable[Any]", result))) if isinstance(result, Awaitable) else result
+        if isinstance(result, Awaitable):
+            return asyncio.run(_awaited(cast("Awaitable[Any]", result)))
+        return _waited(cast("Waits", result)) if isinstance(result, Generator) else result
 
     def perform(self, kwargs: Mapping[str, Any]) -> Any:
-        """Run the action, with these keywords over its own; an `async` one gives what is to be awaited."""
+        """Run the action, with these keywords over its own; one that waits gives what is to be awaited."""
         self.kwargs = {**self.kwargs, **kwargs}
         self.error, self.error_details = False, None
         self._time_started, self._duration = self.clock.now().timestamp(), None
@@ -150,6 +157,8 @@ class TrackedAction:
             raise
         if isinstance(result, Awaitable):
             return self._awaiting(cast("Awaitable[Any]", result))
+        if isinstance(result, Generator):
+            return self._waiting(cast("Waits", result))
         self._end(result, None)
         return result
 
@@ -216,14 +225,26 @@ class TrackedAction:
         return told
 
     async def _awaiting(self, result: Awaitable[Any]) -> Any:
+        with self._ending() as ended:
+            ended.append(await result)
+        return ended[0]
+
+    def _waiting(self, result: Waits) -> Waits:
+        with self._ending() as ended:
+            ended.append((yield from result))
+        return ended[0]
+
+    @contextmanager
+    def _ending(self) -> Generator[list[Any], None, None]:
+        """Keep how an action ends that goes on after its call, and what it gives."""
+        ended: list[Any] = []
         try:
-            value = await result
+            yield ended
         except BaseException as error:
             self.action.note(error)
             self._end(None, error)
             raise
-        self._end(value, None)
-        return value
+        self._end(ended[0], None)
 
     def _end(self, result: Any, error: BaseException | None) -> None:
         self._return, self.error, self.error_details = result, error is not None, error
@@ -256,6 +277,14 @@ def _is_same(registered: Callable[..., Any], action: object) -> bool:
 
 def _over(args: tuple[Any, ...], newer: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*newer, *args[len(newer) :])
+
+
+def _waited(result: Waits) -> Any:
+    while True:
+        try:
+            time.sleep(next(result))
+        except StopIteration as end:
+            return end.value
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
