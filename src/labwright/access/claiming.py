@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labwright.access.claim_watch import read_claims
-<<<<<<< HEAD
 from labwright.access.claims import MOST_BYTES, MOST_CLAIMS, MOST_S, SUBJECT, Claim, names_of, overlap, refusal
-=======
-from labwright.access.claims import MOST_CLAIMS, MOST_S, SUBJECT, Claim, overlap, refusal
 from labwright.core.clock import lasting
->>>>>>> user
 from labwright.core.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from labwright.core.ids import new_id
 from labwright.core.model import utc_now

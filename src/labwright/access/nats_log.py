@@ -37,11 +37,15 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """One line of the log: what somebody was refused; `key` is the public key that they have proven to hold, if any."""
+    """One line of the log: what somebody was refused.
+
+    `key` is the public key that they have proven to hold, if any; one that is only `shown` may be another's.
+    """
 
     what: str
     key: str
     origin: str
+    shown: str = ""
 
 
 def violation_of(line: str) -> Violation | None:
@@ -50,12 +54,9 @@ def violation_of(line: str) -> Violation | None:
         verb = "speak on" if found[4] == "Publish" else "listen to"
         return Violation(what=f"{verb} {found[5][:LONGEST]}", key=found[3], origin=found[1])
     if (found := INTRUSION.search(line)) is not None:
-<<<<<<< HEAD
         shown = {"User": "as", "Nkey": "with the key"}.get(found[3])
-        return Violation(what=f"connect {shown} {found[4][:LONGEST]}" if shown else "connect", key="", origin=found[1])
-=======
-        return Violation(what=CONNECT, key=found[2] or (key[0] if key else ""), origin=found[1])
->>>>>>> user
+        what = f"{CONNECT} {shown} {found[4][:LONGEST]}" if shown else CONNECT
+        return Violation(what=what, key="", shown=found[4] if found[3] == "Nkey" else "", origin=found[1])
     return None
 
 
@@ -79,9 +80,7 @@ async def watch_log(journal: Journal, server: EmbeddedServer) -> None:
 
 async def _record(journal: Journal, identities: Identities, line: str, violation: Violation) -> None:
     owner = _owner(identities.all, violation.key)
-    shut_out = None if owner else _owner(identities.revoked, violation.key)
-    error = NotAllowedError("nats-server refused it", because=_why(violation, is_revoked=shut_out is not None))
-    owner = owner or shut_out
+    error = NotAllowedError("nats-server refused it", because=_why(violation, identities))
     record = Refused(
         what=violation.what,
         by=owner.name if owner else violation.key,
@@ -104,12 +103,14 @@ def _owner(identities: Callable[[], tuple[Identity, ...]], key: str) -> Identity
         return None
 
 
-def _why(violation: Violation, *, is_revoked: bool) -> str:
-    if is_revoked:
-        return "the key was revoked"
-    if violation.what == CONNECT:
-        return "no user of this lab has this key or this password"
-    return "the permissions of this identity do not allow it"
+def _why(violation: Violation, identities: Identities) -> str:
+    if not violation.what.startswith(CONNECT):
+        return "the permissions of this identity do not allow it"
+    if (former := _owner(identities.revoked, violation.shown)) is not None:
+        return f"this key of {former.name} was revoked"
+    if (owner := _owner(identities.all, violation.shown)) is not None:
+        return f"it was not proven that this key of {owner.name} is at hand"
+    return "no user of this lab has this key or this password"
 
 
 def _new_lines(path: Path, place: tuple[int, int]) -> tuple[list[str], tuple[int, int]]:

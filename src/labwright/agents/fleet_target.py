@@ -162,14 +162,8 @@ class TargetCall:
         except UnreachableError as error:
             begun = await self._begun_untold()
             if begun is None:
-<<<<<<< HEAD
-                if isinstance(error, AgentGoneError):
-                    error.cure = "start it, or see who is here: labwright agents list"  # the nearest name is another's
-=======
-                error.reword(
-                    cure="start it, or see who is here: labwright agents list"
-                )  # the nearest name is another's
->>>>>>> user
+                if isinstance(error, AgentGoneError):  # the nearest name is another's
+                    error.reword(cure="start it, or see who is here: labwright agents list")
                 raise
             return begun
 
