@@ -25,7 +25,7 @@ from labwright.plan.fan_out import FanOut
 from labwright.run.fleets import call_request, run_request
 from labwright.server import serving as serving_lab
 from tests.access.test_lab import Here, write_site
-from tests.agents.conftest import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -145,6 +145,20 @@ async def test_a_call_that_is_run_on_a_fleet_is_judged_by_the_role_of_who_asked(
         (child,) = (await lab.runs(parent=made.runs[0]))["items"]
         assert child["role"] == "operator"
         assert outcomes(FleetResult.model_validate(child["result"])) == {"c1": "refused", "c2": "refused"}
+
+
+async def test_what_a_task_for_experts_has_called_is_not_retried_by_an_operator(here: Here) -> None:
+    """The child acts with the lab's own credential: who may not run the task may not have it act once more."""
+    async with here.as_("eve", Role.EXPERT) as lab:
+        made = await lab.request(Request("sweep"))
+        await lab.wait(lab.follow_runs(made), timeout_s=60)
+        (child,) = (await lab.runs(parent=made.runs[0]))["items"]
+    assert (child["task"], child["role"], child["state"]) == ("fleet-call", "", "failed")
+    async with here.as_("ada", Role.OPERATOR) as lab:
+        with pytest.raises(NotAllowedError, match="may not"):
+            await lab.retry(child["id"])
+    async with here.as_("eve", Role.EXPERT) as lab:
+        await lab.retry(child["id"])
 
 
 async def test_what_was_asked_for_with_the_labs_own_credential_only_an_admin_retries(here: Here) -> None:

@@ -25,30 +25,39 @@ MOST_BYTES = 1024 * 1024
 LONGEST = 500
 CONNECT = "connect"
 
-VIOLATION = re.compile(r'\[ERR\] (\S+) - cid:\d+ .*?(Publish|Subscription) Violation - .*?Subject "([^"]*)"')
-INTRUSION = re.compile(r"\[ERR\] (\S+) - cid:\d+ .*?authentication error(?: - (?:User|Nkey) \"([^\"]*)\")?")
-KEY = re.compile(r"\bU[A-Z2-7]{55}\b")
+QUOTED = r'"((?:[^"\\]|\\.)*)"'
+"""Text in nats-server's quotes: a quote inside it has a stroke before it, so that no client's name ends the text."""
+CLIENT = rf"^(?:\S+ ){{0,4}}\[ERR\] (\S+) - cid:\d+(?: - {QUOTED})*? - "
+VIOLATION = re.compile(rf'{CLIENT}"[^"]*/nkey:(U[A-Z2-7]{{55}})" - (Publish|Subscription) Violation - Subject {QUOTED}')
+"""The key stands last before what was refused: all before it is what the client says of itself."""
+INTRUSION = re.compile(rf"{CLIENT}authentication error(?: - (User|Nkey) {QUOTED})?")
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """One line of the log: what somebody was refused; `key` is the public key that they have shown, if any."""
+    """One line of the log: what somebody was refused; `key` is the public key that they have proven to hold, if any.
+
+    `shown` is one that they have shown and not proven to hold: a public key may be anybody's.
+    """
 
     what: str
     key: str
     origin: str
+    shown: str = ""
 
 
 def violation_of(line: str) -> Violation | None:
     """Read a line of nats-server's log; None for one that tells of no refusal."""
-    key = KEY.search(line)
     if (found := VIOLATION.search(line)) is not None:
-        verb = "speak on" if found[2] == "Publish" else "listen to"
-        return Violation(what=f"{verb} {found[3][:LONGEST]}", key=key[0] if key else "", origin=found[1])
+        verb = "speak on" if found[4] == "Publish" else "listen to"
+        return Violation(what=f"{verb} {found[5][:LONGEST]}", key=found[3], origin=found[1])
     if (found := INTRUSION.search(line)) is not None:
-        return Violation(what=CONNECT, key=found[2] or (key[0] if key else ""), origin=found[1])
+        kind, key = found[3], found[4] or ""
+        shown = {"User": "as", "Nkey": "with the key"}.get(kind)
+        what = f"{CONNECT} {shown} {key[:LONGEST]}" if shown else CONNECT
+        return Violation(what=what, key="", origin=found[1], shown=key if kind == "Nkey" else "")
     return None
 
 
@@ -72,9 +81,7 @@ async def watch_log(journal: Journal, server: EmbeddedServer) -> None:
 
 async def _record(journal: Journal, identities: Identities, line: str, violation: Violation) -> None:
     owner = _owner(identities.all, violation.key)
-    shut_out = None if owner else _owner(identities.revoked, violation.key)
-    error = NotAllowedError("nats-server refused it", because=_why(violation, is_revoked=shut_out is not None))
-    owner = owner or shut_out
+    error = NotAllowedError("nats-server refused it", because=_why(identities, violation))
     record = Refused(
         what=violation.what,
         by=owner.name if owner else violation.key,
@@ -97,12 +104,14 @@ def _owner(identities: Callable[[], tuple[Identity, ...]], key: str) -> Identity
         return None
 
 
-def _why(violation: Violation, *, is_revoked: bool) -> str:
-    if is_revoked:
-        return "the key was revoked"
-    if violation.what == CONNECT:
-        return "no user of this lab has this key or this password"
-    return "the permissions of this identity do not allow it"
+def _why(identities: Identities, violation: Violation) -> str:
+    if not violation.what.startswith(CONNECT):
+        return "the permissions of this identity do not allow it"
+    if (shut_out := _owner(identities.revoked, violation.shown)) is not None:
+        return f"that key was revoked; it was {shut_out.name}'s ({shut_out.role})"
+    if (known := _owner(identities.all, violation.shown)) is not None:
+        return f"that is the key of {known.name}, and whoever showed it did not prove to hold it"
+    return "no user of this lab has this key or this password"
 
 
 def _new_lines(path: Path, place: tuple[int, int]) -> tuple[list[str], tuple[int, int]]:

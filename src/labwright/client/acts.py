@@ -204,17 +204,20 @@ def _acts_on(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 async def _may_retry(lab: AsyncLab, asker: Asker, run: Mapping[str, Any]) -> None:
-    """Insist on the roles of all that a run runs, and on that under which it acts on agents."""
+    """Insist on the roles of all that a run runs, and on that under which it acts on agents.
+
+    What another run has made acts as that one may: with the role it was asked for under, or with the lab's own
+    credential, which only those lend it who may run the one that made it.
+    """
     params = (await lab.run_shown(run["id"], full=True))["params"] if run["task"] == RUN else None
     for task in (run["task"], *_inner_tasks(run["task"], params)):
         asker.needs(await _role_of(lab, task), f"run {task}")
-    parent = await lab.run_shown(run["parent"]) if run["parent"] else None
     if run["role"]:
         asker.needs(Role(run["role"]), f"retry what {run['by']} has asked for")
     elif run["task"] in {CALL, RUN} and run["cause"]["kind"] == "operator":  # with the lab's own credential
         asker.needs(Role.ADMIN, f"retry what {run['by']} has asked for")
-    elif parent is not None and parent["task"] == RUN:
-        await _may_retry(lab, asker, parent)
+    elif run["parent"]:
+        await _may_retry(lab, asker, await lab.run_shown(run["parent"]))
 
 
 def _plain(done: object) -> Any:

@@ -233,6 +233,8 @@ class Run(Model):
     """Failed attempts that were tried again, since the request or the last `runs retry`."""
     reopened: int = 0
     """How often `runs retry` has opened it again after its end."""
+    alone: bool = False
+    """Whether it was opened again when the run that made it had ended: an abort of that one does not concern it."""
     waits: dict[str, Instant] = Field(default_factory=dict)
     """Until when each durable sleep lasts, by `position:number`."""
     lost_in_step: int = 0

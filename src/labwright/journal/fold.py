@@ -213,6 +213,7 @@ def _reopened(run: Run, record: Reopened) -> Run:
         finding=False,
         failures=0,
         reopened=run.reopened + 1,
+        alone=record.alone,
         lost_in_step=0,
         aborting=None,
         waits={},
