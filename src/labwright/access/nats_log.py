@@ -37,9 +37,9 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """One line of the log: what somebody was refused; `key` is the public key that they have proven to hold, if any.
+    """One line of the log: what somebody was refused.
 
-    `shown` is one that they have shown and not proven to hold: a public key may be anybody's.
+    `key` is the public key that they have proven to hold, if any; one that is only `shown` may be another's.
     """
 
     what: str
@@ -54,10 +54,9 @@ def violation_of(line: str) -> Violation | None:
         verb = "speak on" if found[4] == "Publish" else "listen to"
         return Violation(what=f"{verb} {found[5][:LONGEST]}", key=found[3], origin=found[1])
     if (found := INTRUSION.search(line)) is not None:
-        kind, key = found[3], found[4] or ""
-        shown = {"User": "as", "Nkey": "with the key"}.get(kind)
-        what = f"{CONNECT} {shown} {key[:LONGEST]}" if shown else CONNECT
-        return Violation(what=what, key="", origin=found[1], shown=key if kind == "Nkey" else "")
+        shown = {"User": "as", "Nkey": "with the key"}.get(found[3])
+        what = f"{CONNECT} {shown} {found[4][:LONGEST]}" if shown else CONNECT
+        return Violation(what=what, key="", shown=found[4] if found[3] == "Nkey" else "", origin=found[1])
     return None
 
 
@@ -81,7 +80,7 @@ async def watch_log(journal: Journal, server: EmbeddedServer) -> None:
 
 async def _record(journal: Journal, identities: Identities, line: str, violation: Violation) -> None:
     owner = _owner(identities.all, violation.key)
-    error = NotAllowedError("nats-server refused it", because=_why(identities, violation))
+    error = NotAllowedError("nats-server refused it", because=_why(violation, identities))
     record = Refused(
         what=violation.what,
         by=owner.name if owner else violation.key,
@@ -104,13 +103,13 @@ def _owner(identities: Callable[[], tuple[Identity, ...]], key: str) -> Identity
         return None
 
 
-def _why(identities: Identities, violation: Violation) -> str:
+def _why(violation: Violation, identities: Identities) -> str:
     if not violation.what.startswith(CONNECT):
         return "the permissions of this identity do not allow it"
-    if (shut_out := _owner(identities.revoked, violation.shown)) is not None:
-        return f"that key was revoked; it was {shut_out.name}'s ({shut_out.role})"
-    if (known := _owner(identities.all, violation.shown)) is not None:
-        return f"that is the key of {known.name}, and whoever showed it did not prove to hold it"
+    if (former := _owner(identities.revoked, violation.shown)) is not None:
+        return f"this key of {former.name} was revoked"
+    if (owner := _owner(identities.all, violation.shown)) is not None:
+        return f"it was not proven that this key of {owner.name} is at hand"
     return "no user of this lab has this key or this password"
 
 

@@ -120,6 +120,12 @@ class ConflictError(LabwrightError):
     exit_code = 6
 
 
+class DamagedError(LabwrightError):
+    """A file that was written before cannot be read any more."""
+
+    kind = "damaged"
+
+
 class LockedError(ConflictError):
     """Something else holds what an operation must have for itself."""
 
