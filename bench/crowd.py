@@ -14,6 +14,7 @@ from labwright.agents.agent import Agent
 from labwright.agents.announcing import Announcing
 from labwright.agents.description import Description
 from labwright.agents.operation import AnyOperation, operations_of
+from labwright.agents.serving import connection_name
 from labwright.journal.connection import Address, Connection
 from labwright.journal.journal import Journal
 
@@ -40,7 +41,7 @@ async def main(connection_file: Path, prefix: str, count: int) -> None:
     async def be(number: int) -> None:
         name = f"{prefix}-{number}"
         description = Description(One(name, number))
-        connection = Connection(lambda: Address.read(connection_file), name=f"agent {name}")
+        connection = Connection(lambda: Address.read(connection_file), name=connection_name(name))
         async with places:
             await connection.__aenter__()
             announcing = Announcing(Journal(connection), name, lambda: description.brief)

@@ -41,6 +41,7 @@ from labwright.run.answers import Answers
 from labwright.run.claim_holds import ClaimHolds
 from labwright.run.clock_watch import ClockWatch
 from labwright.run.decider import Decider
+from labwright.run.departures import Departures
 from labwright.run.dispatcher import SUBJECT as DISPATCH_LOG
 from labwright.run.dispatcher import Dispatcher, worker_of
 from labwright.run.engine import DIALECTS, locator
@@ -133,6 +134,7 @@ class Server:
                 if self.embedded is not None:
                     group.create_task(self._watch_disk(self.embedded))
                     group.create_task(watch_log(self.journal, self.embedded))
+                    group.create_task(Departures(self.journal, locator(self.settings)).run())
                 self.ready.set()
         finally:
             await self.decider.close()
@@ -165,6 +167,7 @@ class Server:
 
     async def _dispatch(self) -> None:
         """Lead again whenever the log was taken over while the presence was still ours."""
+        await self.claim_holds.told.wait()
         while True:
             try:
                 await self.dispatcher.lead(self.identity, self.folding.folded)
@@ -288,6 +291,7 @@ class Server:
         """Load the site again, all or nothing, and have the workers follow."""
         description = await self.host.reload(load_settings(self.settings.folder, os.environ))
         self.dispatcher.note_all()
+        self.claim_holds.site_changed()
         await self.journal.connection.publish(RELOAD)
         return description.model_dump(mode="json", by_alias=True)
 

@@ -29,7 +29,7 @@ from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
 from labwright.journal.records import ClaimEntry, ClaimsChanged, UnknownRecord, decode, encode
 from tests.access.conftest import House
-from tests.agents.conftest import until
+from tests.support.waiting import until
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TARGETS = {"pump-1": {"bench": "2"}, "pump-2": {"bench": "2"}, "oven": {"bench": "1"}}
@@ -83,8 +83,9 @@ def test_odd_claims_are_read_back_or_left_out(selector: str, seconds: float, rea
     ],
 )
 def test_selectors_that_choose_the_same_target_overlap(one: str, other: str, where: str | None) -> None:
-    assert overlap(parse_selector(one), parse_selector(other), TARGETS) == where
-    assert overlap(parse_selector(other), parse_selector(one), TARGETS) == where
+    for wanted, claimed in ((one, other), (other, one)):
+        (claim,) = claims_of(record(("ada", claimed, 60.0)), age_s=0, now=0.0)
+        assert overlap(parse_selector(wanted), claim, TARGETS) == where
 
 
 def claiming(house: House, by: str, *, is_admin: bool = False) -> Claiming:
@@ -124,6 +125,29 @@ async def test_a_claim_is_renewed_also_where_no_more_can_be_made(house: House) -
         await claimed.claim("y", 60, targets={})
 
 
+async def test_claims_that_would_not_fit_into_one_record_are_refused(house: House) -> None:
+    """What is cut out of a record is not read by those who follow claims: all claims would be gone for them."""
+    many = {f"pump-{number:04}-{'x' * 100}": {"bench": "2"} for number in range(2000)}
+    await claiming(house, "ada").claim("oven", 60, targets=TARGETS)
+
+    with pytest.raises(ConflictError, match="too much room"):
+        await claiming(house, "ada").claim("bench=2", 60, targets=many)
+    await claiming(house, "ada").claim("pump-*", 60, targets=many)
+
+    assert len((await read_claims(house.journal))[1]) == 2
+
+
+async def test_a_claim_by_labels_stays_on_those_whom_it_chose(house: House) -> None:
+    """The site's labels may not be known where it is asked for next, as without `serve`."""
+    await claiming(house, "ada").claim("bench=2", 60, targets=TARGETS)
+    with pytest.raises(ClaimedError, match="pump-2 is claimed by ada"):
+        await claiming(house, "bob").claim("pump-2", 60, targets={})
+    await claiming(house, "ada").claim("bench=2", 120, targets={})
+    with pytest.raises(ClaimedError, match="pump-2 is claimed by ada"):
+        await claiming(house, "bob").claim("pump-2", 60, targets={})
+    await claiming(house, "bob").claim("oven", 60, targets={})
+
+
 async def test_of_many_claims_at_once_one_holds(house: House) -> None:
     async def claim(by: str) -> str:
         try:
@@ -157,6 +181,11 @@ async def test_a_claim_lasts_a_sensible_time(house: House, seconds: float) -> No
         await claiming(house, "ada").claim("pump-1", seconds, targets={})
 
 
+async def test_how_long_a_claim_would_last_is_told_in_words(house: House) -> None:
+    with pytest.raises(UsageError, match=r"cannot last 699,993.1 days\nbecause: it lasts up to \d+ days"):
+        await claiming(house, "ada").claim("pump-1", 60_479_400_000, targets={})
+
+
 async def test_a_claim_expires_by_itself(house: House) -> None:
     await claiming(house, "ada").claim("pump-1", 0.3, targets={})
 
@@ -177,6 +206,29 @@ async def test_a_follower_hears_of_claims_and_knows_those_from_before(house: Hou
         assert [claim.entry.id for claim in watch.claims] == [before.entry.id]
         await claiming(house, "ada").claim("pump-1", 60, targets={})
         await until(lambda: len(watch.claims) == 2)
+    finally:
+        running.cancel()
+
+
+async def test_a_follower_asks_again_while_nats_server_cannot_tell_its_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a cluster that has no leader just now; an agent goes on meanwhile."""
+    await claiming(house, "ada").claim("oven", 60, targets={})
+    asked: list[str] = []
+
+    async def api(verb: str, _: object = None) -> dict[str, object]:
+        asked.append(verb)
+        return {"error": {"code": 503, "description": "JetStream system temporarily unavailable"}}
+
+    watch = ClaimWatch(house.journal)
+    with monkeypatch.context() as unwell:
+        unwell.setattr(house.journal, "api", api)
+        running = asyncio.create_task(watch.run())
+        await until(lambda: asked or running.done())
+    try:
+        await asyncio.wait({running, asyncio.create_task(watch.is_known.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        assert [claim.entry.selector for claim in watch.claims] == ["oven"]
     finally:
         running.cancel()
 
@@ -219,6 +271,19 @@ async def test_a_stolen_claim_is_refused_and_recorded(house: House, pump: AgentS
         assert "until" in reply["error"]["because"]
     assert "error" not in by_admin
     assert [refusal.by for refusal in await house.refusals(3)] == ["mallory"] * 3
+
+
+async def test_a_claim_by_the_sites_labels_holds_at_an_agent_that_does_not_know_them(
+    house: House, pump: AgentServer
+) -> None:
+    await claiming(house, "ada").claim("room=4", 600, targets={"pump-1": {"bench": "2", "room": "4"}})
+    await until(lambda: pump._claims.claims)
+    async with house.raw("mallory", Role.EXPERT) as mallory, house.raw("ada", Role.OPERATOR) as ada:
+        refused = await mallory.start("pump-1", "dispense")
+        own = await ada.start("pump-1", "dispense", wait=True)
+
+    assert refused["error"]["kind"] == "claimed"
+    assert "error" not in own
 
 
 async def test_on_one_machine_a_claim_holds_off_other_users_too(

@@ -17,6 +17,7 @@ from labwright.agents.serving import serving
 from labwright.client import AsyncLab, connect_async
 from labwright.core.errors import ClaimedError, NotAllowedError, UsageError
 from labwright.core.fleet import FleetResult
+from labwright.core.model import RunState
 from labwright.core.request import Request
 from labwright.core.roles import Role
 from labwright.journal.connection import Address
@@ -24,7 +25,7 @@ from labwright.plan.fan_out import FanOut
 from labwright.run.fleets import call_request, run_request
 from labwright.server import serving as serving_lab
 from tests.access.test_lab import Here, write_site
-from tests.agents.conftest import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -99,9 +100,10 @@ async def test_who_may_not_run_a_task_may_not_have_it_run_on_many_targets(here: 
 
 async def test_nobody_retries_a_call_with_a_higher_role_than_their_own(here: Here) -> None:
     async with here.as_("eve", Role.EXPERT) as lab:
-        result = await lab.fleet("class=Card").operation("no_such_operation")()
-        assert not result.succeeded
-        run_id = (await lab.runs(task="fleet-call", state="failed", limit=1))["items"][0]["id"]
+        call = {"operation": "no_such_operation", "selector": "class=Card"}
+        runs = await lab.request(Request("fleet-call", params=call))
+        ((run_id, ended),) = (await lab.wait(lab.follow_runs(runs), timeout_s=30)).items()
+        assert ended.state is RunState.FAILED
     async with here.as_("ada", Role.OPERATOR) as lab:
         with pytest.raises(NotAllowedError):
             await lab.retry(run_id)
@@ -143,6 +145,20 @@ async def test_a_call_that_is_run_on_a_fleet_is_judged_by_the_role_of_who_asked(
         (child,) = (await lab.runs(parent=made.runs[0]))["items"]
         assert child["role"] == "operator"
         assert outcomes(FleetResult.model_validate(child["result"])) == {"c1": "refused", "c2": "refused"}
+
+
+async def test_what_a_task_for_experts_has_called_is_not_retried_by_an_operator(here: Here) -> None:
+    """The child acts with the lab's own credential: who may not run the task may not have it act once more."""
+    async with here.as_("eve", Role.EXPERT) as lab:
+        made = await lab.request(Request("sweep"))
+        await lab.wait(lab.follow_runs(made), timeout_s=60)
+        (child,) = (await lab.runs(parent=made.runs[0]))["items"]
+    assert (child["task"], child["role"], child["state"]) == ("fleet-call", "", "failed")
+    async with here.as_("ada", Role.OPERATOR) as lab:
+        with pytest.raises(NotAllowedError, match="may not"):
+            await lab.retry(child["id"])
+    async with here.as_("eve", Role.EXPERT) as lab:
+        await lab.retry(child["id"])
 
 
 async def test_what_was_asked_for_with_the_labs_own_credential_only_an_admin_retries(here: Here) -> None:

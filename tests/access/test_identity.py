@@ -26,6 +26,7 @@ from labwright.journal.key_file import KeyFile
 FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 NAMES = st.from_regex(NAME_PATTERN, fullmatch=True)
 KEY = "U" + "A" * 55
+OTHER = "U" + "B" * 55
 
 
 def test_no_secret_is_kept_and_nobody_else_reads_the_files(tmp_path: Path) -> None:
@@ -221,7 +222,8 @@ UNKNOWN = "[1] 2026/11/30 11:45:31.9 [ERR] 127.0.0.1:1 - cid:16 - authentication
     [
         (f'{SHOWN} Publish Violation - Subject "command.x"', "speak on command.x", KEY),
         (f'{SHOWN} Subscription Violation - Subject "_INBOX.a.>", SID 1', "listen to _INBOX.a.>", KEY),
-        (f'{UNKNOWN} - User "bob"', "connect", "bob"),
+        (f'{UNKNOWN} - User "bob"', "connect as bob", ""),
+        (f'{UNKNOWN} - Nkey "{KEY}"', f"connect with the key {KEY}", ""),
         (UNKNOWN, "connect", ""),
     ],
 )
@@ -230,6 +232,28 @@ def test_a_refusal_is_read_from_the_log(line: str, what: str, key: str) -> None:
 
     assert found is not None
     assert (found.what, found.key, found.origin) == (what, key, "127.0.0.1:1")
+
+
+CLIENTS = [
+    OTHER,
+    f"nkey:{OTHER}",
+    f'\\" - \\"$G/nkey:{OTHER}\\" - Publish Violation - Subject \\"x\\"',
+    f'authentication error - Nkey \\"{OTHER}\\"',
+    "\\\\",
+]
+"""What a client may call itself, as nats-server writes it."""
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_nobody_is_taken_for_another_by_the_name_of_a_client(name: str) -> None:
+    begin = f'[1] 2026/11/30 11:45:29.77 [ERR] 127.0.0.1:1 - cid:10 - "v2:py:{name}" - '
+    violation = violation_of(f'{begin}"$G/nkey:{KEY}" - Publish Violation - Subject "run.x\\"{OTHER}"')
+    intrusion = violation_of(f"{begin}authentication error")
+
+    assert violation is not None
+    assert (violation.what, violation.key) == (f'speak on run.x\\"{OTHER}', KEY)
+    assert intrusion is not None
+    assert (intrusion.what, intrusion.key) == ("connect", "")
 
 
 @given(line=st.text() | st.text().map(lambda text: f"[ERR] 1 - cid:1 - Publish Violation - {text}"))

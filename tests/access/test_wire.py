@@ -11,12 +11,17 @@ import nats.errors
 import pytest
 from nats.aio.msg import Msg
 
+from labwright.access.claim_watch import read_claims
+from labwright.access.claiming import Claiming
 from labwright.agents.handle import AgentHandle
 from labwright.agents.serving import AgentServer, serving
-from labwright.core.errors import NotAllowedError
+from labwright.core.errors import ClaimedError, ConflictError, NotAllowedError
 from labwright.core.ids import new_id
+from labwright.core.model import Cause
 from labwright.core.roles import Role
-from tests.access.conftest import LIMIT_S, House, Pump, connected
+from labwright.journal.records import Requested
+from tests.access.conftest import LIMIT_S, House, Pump, Raw, connected
+from tests.support.waiting import until
 
 
 async def test_a_viewer_starts_nothing_and_that_is_recorded(house: House, pump: AgentServer) -> None:
@@ -194,13 +199,67 @@ async def test_nobody_has_nats_server_harm_the_journal_by_its_own_answers(house:
         create = json.dumps({"stream_name": "JOURNAL", "config": push}).encode()
         follow = f"read.{mallory.sender}.CONSUMER.CREATE.JOURNAL.follow_0123456789abcdef"
         await mallory.client.publish(follow, create, reply=f"_INBOX.{mallory.sender}.1")
-        if role is Role.AGENT:
+        for verb in ("DELETE", "PURGE", "MSG.DELETE") if role is Role.AGENT else ():
             for body in (b"", b"{}"):
-                await mallory.client.publish("session.mallory.ses_1", body, reply=harm)
+                await mallory.client.publish("session.mallory.ses_1", body, reply=f"$JS.API.STREAM.{verb}.JOURNAL")
         info = await mallory.client.request(f"read.{mallory.sender}.STREAM.INFO.JOURNAL", b"", timeout=30)
 
     assert json.loads(info.data)["config"]["name"] == "JOURNAL"
-    assert "error" not in await house.journal.api("STREAM.INFO.JOURNAL")
+    now = await house.journal.api("STREAM.INFO.JOURNAL")
+    assert now["state"]["messages"] == now["state"]["last_seq"] == (6 if role is Role.AGENT else 0)
+
+
+async def acknowledged(house: House, mallory: Raw, subject: str) -> None:
+    """Have nats-server write its acknowledgement of what an agent wrote onto another subject of the journal."""
+    before = len(await house.journal.read(subject))
+    await mallory.client.publish("session.mallory.ses_1", b"{}", reply=subject)
+
+    async def is_there() -> bool:
+        return len(await house.journal.read(subject)) > before
+
+    await until(is_there)
+
+
+async def test_an_acknowledgement_among_claims_sets_none_aside(house: House, pump: AgentServer) -> None:
+    targets = {"pump-1": {"bench": "2"}}
+    ada, bob = (Claiming(journal=house.journal, by=name) for name in ("ada", "bob"))
+    await ada.claim("bench=2", 600, targets=targets)
+    async with house.raw("mallory", Role.AGENT) as mallory, house.raw("bob", Role.EXPERT) as user:
+        await acknowledged(house, mallory, "claim.all")
+        pump._claims._reconnected()
+        await until(pump._claims.is_known.is_set)
+        refused = await user.start("pump-1", "dispense")
+        with pytest.raises(ClaimedError):
+            await bob.claim("pump-1", 60, targets=targets)
+        await ada.claim("bench=2", 900, targets=targets)
+        await acknowledged(house, mallory, "claim.all")
+
+    assert refused["error"]["kind"] == "claimed"
+    _, claims = await read_claims(house.journal)
+    assert [claim.entry.seconds for claim in claims] == [900]
+
+
+async def test_an_acknowledgement_where_nothing_was_claimed_is_no_claim(house: House) -> None:
+    async with house.raw("mallory", Role.AGENT) as mallory:
+        await acknowledged(house, mallory, "claim.all")
+
+    assert (await read_claims(house.journal))[1] == ()
+    await Claiming(journal=house.journal, by="ada").claim("pump-1", 60, targets={})
+    assert len((await read_claims(house.journal))[1]) == 1
+
+
+async def test_an_acknowledgement_in_the_place_of_a_run_keeps_nobody_from_making_it(house: House) -> None:
+    record = Requested(task="measure", cause=Cause(kind="operator", id="ada"), content="measure")
+    async with house.raw("mallory", Role.AGENT) as mallory:
+        await acknowledged(house, mallory, "run.run_1")
+        seq, is_new = await house.journal.create("run.run_1", record, content="measure")
+        await acknowledged(house, mallory, "run.run_1")
+
+    again = record.model_copy(update={"record_id": "rec_again"})
+    assert is_new
+    assert await house.journal.create("run.run_1", again, content="measure") == (seq, False)
+    with pytest.raises(ConflictError):
+        await house.journal.create("run.run_1", again, content="clean")
 
 
 async def test_a_revoked_identity_is_cut_off(house: House) -> None:
@@ -213,6 +272,17 @@ async def test_a_revoked_identity_is_cut_off(house: House) -> None:
 
     with pytest.raises(nats.errors.Error, match="Authorization"):
         await connected(house.address.url, nkeys_seed_str=house.seeds["olaf"])
+
+
+async def test_an_agent_whose_key_was_revoked_does_not_begin(house: House, tmp_path: Path) -> None:
+    house.add("pump-3", Role.AGENT)
+    address = house.located("pump-3")
+    house.identities.revoke("pump-3")
+    house.server.reload()
+
+    with pytest.raises(NotAllowedError, match="does not accept this key"):
+        async with serving(Pump, name="pump-3", locate=lambda: address, state_dir=tmp_path / "agents"):
+            pass
 
 
 async def test_others_stay_connected_while_somebody_is_added(house: House) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -137,16 +136,3 @@ async def start_agent(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[S
     for agent in started:
         agent.kill()
         await agent.ended()
-
-
-async def until(condition: Callable[[], Any], limit_s: float = LONG_S) -> Any:
-    """Wait until something holds, and give it."""
-    end = time.monotonic() + limit_s
-    while True:
-        found = condition()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return found
-        assert time.monotonic() < end, f"it did not come to hold within {limit_s} s"
-        await asyncio.sleep(0.01)

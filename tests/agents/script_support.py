@@ -3,8 +3,7 @@
 import asyncio
 import os
 import textwrap
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import psutil
 
 from labwright.agents.process_tree import descendants, living, marked
 from labwright.agents.script import Datagram, Item, Line, Script, ScriptRunner, SideMessage
+from tests.support.waiting import until
 
 LIMIT_S = 30.0
 
@@ -45,14 +45,6 @@ def kill_left(folder: Path) -> None:
             os.kill(pid, 9)
         except ProcessLookupError:
             continue
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition, generously."""
-    give_up_at = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < give_up_at, f"in vain: {what}"
-        await asyncio.sleep(0.01)
 
 
 def file_of(folder: Path, text: str, name: str = "script.py") -> Path:

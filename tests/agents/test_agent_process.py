@@ -21,8 +21,9 @@ from labwright.journal.connection import Connection
 from labwright.journal.journal import Journal
 from labwright.journal.nats_server import EmbeddedServer
 from labwright.journal.records import SessionEnded, SessionStarted
-from tests.agents.conftest import Serve, Start, until
+from tests.agents.conftest import Serve, Start
 from tests.agents.instrument import Instrument
+from tests.support.waiting import until
 
 PLACE = "tests.agents.instrument:Instrument"
 Handle = Callable[..., AgentHandle]

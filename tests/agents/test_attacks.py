@@ -21,7 +21,8 @@ from labwright.agents.pulse import HARD_EXIT, Pulse
 from labwright.core.errors import AgentGoneError, TooLargeError
 from labwright.core.model import SessionSnapshot, SessionState
 from labwright.core.plain import to_plain
-from tests.agents.conftest import Serve, Start, until
+from tests.agents.conftest import Serve, Start
+from tests.support.waiting import until
 
 Handle = Callable[..., AgentHandle]
 

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from labwright import Agent, Session, operation, process
 from labwright.agents.fleet import Asked, FleetCall, Reach
+from labwright.agents.fleet_target import TargetCall
 from labwright.agents.following import recorded
 from labwright.agents.handle import AgentHandle
 from labwright.core.errors import FleetFailedError, UsageError
@@ -21,7 +22,8 @@ from labwright.core.ids import hashed_id
 from labwright.core.model import ErrorRecord
 from labwright.journal.journal import Journal
 from labwright.plan.fan_out import FanOut
-from tests.agents.conftest import RealAgent, Serve, Start, until
+from tests.agents.conftest import RealAgent, Serve, Start
+from tests.support.waiting import until
 
 INSTRUMENT = "tests.agents.instrument:Instrument"
 
@@ -246,6 +248,59 @@ async def test_an_aborted_call_gives_every_row(journal: Journal, serve: Serve) -
     assert outcomes(result) == {"c1": "aborted", "c2": "skipped"}
 
 
+async def test_who_was_started_and_is_left_before_its_end_was_not_skipped(journal: Journal, serve: Serve) -> None:
+    """A step that is told to end has a moment for the rows: those that have not come by then are of open sessions."""
+    asked = Asked(operation="sleep", params={}, how=FanOut.given(parallel=2))
+    cards = Card(), Card()
+    async with serve(cards[0], name="c1"), serve(cards[1], name="c2"):
+        call = FleetCall(reach(journal), ["c1", "c2", "c3"], asked)
+        running = asyncio.create_task(call.run())
+        await until(lambda: all(card.begun for card in cards))
+        aborting = asyncio.create_task(call.abort("enough"))
+        for _ in range(2):  # everybody is being told, and nobody has answered
+            await asyncio.sleep(0)
+        result = call.result
+        await aborting
+        await running
+    assert outcomes(result) == {"c1": "aborted", "c2": "aborted", "c3": "skipped"}
+    assert [row.session for row in result.rows.values()] == [cards[0].begun[0], cards[1].begun[0], None]
+    error = result.rows["c1"].error
+    assert error is not None
+    assert (error.kind, error.because) == ("aborted", "enough")
+    assert call.result.rows["c1"].error != error
+
+
+async def test_everybody_is_told_to_end_once(journal: Journal, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many fail after that."""
+    told: list[str] = []
+    abort = TargetCall.abort
+
+    async def heard(self: TargetCall, reason: str) -> None:
+        told.append(self.name)
+        await abort(self, reason)
+
+    monkeypatch.setattr(TargetCall, "abort", heard)
+    async with serve(Card, name="c1"), serve(Card, name="c2"):
+        how = {"on_failure": "abort", "failure_budget": "0"}
+        result = await called(journal, ["c1", "c2", "gone", "lost"], "sleep", how)
+    assert outcomes(result)["c1"] == outcomes(result)["c2"] == "aborted"
+    assert [told.count(name) for name in ("c1", "c2")] == [1, 1]
+
+
+async def test_what_never_began_is_tried_again_under_the_same_id(journal: Journal) -> None:
+    """Else, where the first command is heard late, it would be done twice."""
+    ids: list[int] = []
+    asked = Asked(operation="tune", params={}, how=FanOut(retries=2))
+
+    def session_id(name: str, number: int) -> str:
+        ids.append(number)
+        return hashed_id("ses", name, number)
+
+    call = FleetCall(Reach(journal=journal, sender="tester@here", session_id=session_id), ["gone"], asked)
+    assert outcomes(await call.run()) == {"gone": "unreachable"}
+    assert set(ids) == {0}
+
+
 async def test_a_name_that_stands_twice_and_a_quorum_out_of_reach_are_refused(journal: Journal) -> None:
     asked = Asked(operation="tune", params={}, how=FanOut())
     with pytest.raises(UsageError, match="c1 is named twice"):
@@ -315,6 +370,19 @@ async def test_a_frozen_agent_is_unreachable_within_the_deadline(journal: Journa
     result = await called(journal, ["a1"], "nothing", {"timeout_s": 2})
     agent.kill(signal.SIGCONT)
     assert outcomes(result) == {"a1": "unreachable"}
+
+
+async def test_a_session_of_a_frozen_agent_that_began_untold_is_found(journal: Journal, start_agent: Start) -> None:
+    agent = await start_agent(INSTRUMENT, name="a1")
+    handle = await _here(agent, journal)
+    session = hashed_id("ses", "call-1", "a1", 0)
+    await handle.operation("sleep").with_options(session=session).start()  # its answer shall be that which was lost
+    await until(lambda: recorded(journal, "a1", session))
+    agent.kill(signal.SIGSTOP)
+    result = await called(journal, ["a1"], "sleep", {"timeout_s": 1.5})
+    agent.kill(signal.SIGCONT)
+    row = result.rows["a1"]
+    assert (row.outcome, row.session) == (Outcome.UNREACHABLE, session)
 
 
 async def test_one_that_is_back_before_the_others_end_is_taken_up_again(journal: Journal, serve: Serve) -> None:

@@ -28,8 +28,8 @@ from tests.agents.script_support import (
     lines_of,
     runner_in,
     stubborn_script,
-    until,
 )
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from labwright.agents.handle import AgentHandle, SessionHandle
 from labwright.core.model import SessionState
-from tests.agents.conftest import LONG_S, Start, until
+from tests.agents.conftest import LONG_S, Start
+from tests.support.waiting import until
 
 TICKS = 60
 SCRIPT = f"""

@@ -16,7 +16,8 @@ from labwright.agents.passed_parameters import PassedParameters
 from labwright.core.errors import ConflictError, NotFoundError, ParameterError, UsageError
 from labwright.core.model import Model, OperationKind, SessionState
 from labwright.plan.parameters import Parameters
-from tests.agents.conftest import Serve, until
+from tests.agents.conftest import Serve
+from tests.support.waiting import until
 
 Handle = Callable[..., AgentHandle]
 

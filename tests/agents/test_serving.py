@@ -12,7 +12,8 @@ from labwright import Agent, Session, operation, process
 from labwright.agents.handle import AgentHandle, SessionHandle
 from labwright.core.errors import NotFoundError, NotRunningError, ParameterError, SessionFailedError, UsageError
 from labwright.core.model import SessionSnapshot, SessionState
-from tests.agents.conftest import Serve, until
+from tests.agents.conftest import Serve
+from tests.support.waiting import until
 
 Handle = Callable[..., AgentHandle]
 

@@ -11,7 +11,8 @@ from labwright.agents.asking import _aged
 from labwright.agents.handle import AgentHandle
 from labwright.agents.standstill import BEAT_S, OLD_FOR_S, Standstill
 from labwright.core.errors import LabwrightError, RefusedError, UnreachableError
-from tests.agents.conftest import LONG_S, Start, until
+from tests.agents.conftest import LONG_S, Start
+from tests.support.waiting import until
 
 
 def test_a_loop_that_was_awake_takes_in_what_is_new() -> None:

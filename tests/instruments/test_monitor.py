@@ -18,6 +18,7 @@ from labwright.instruments.pysmurf.receiver import SAFE_BUFFER_BYTES
 from labwright.journal.follow import follow
 from labwright.journal.records import FileRegistered, decode
 from tests.support.real_agents import House, RealAgent, house
+from tests.support.waiting import until
 
 SCRIPTS = Path(__file__).parent / "scripts"
 LIMIT_S = 30.0
@@ -94,15 +95,6 @@ async def monitor(tmp_path: Path) -> AsyncGenerator[Monitor]:
         monitor = Monitor(agent, home)
         monitor.port = (await monitor.shown(lambda data: "port" in data))["port"]
         yield monitor
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            while not condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(what) from None
 
 
 async def test_a_burst_of_two_thousand_is_counted_without_a_loss(monitor: Monitor) -> None:

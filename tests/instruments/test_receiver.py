@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,10 @@ import pytest
 from labwright.core.errors import UsageError
 from labwright.instruments.pysmurf.packets import Packet
 from labwright.instruments.pysmurf.receiver import SAFE_BUFFER_BYTES, Receiver
+from tests.support.waiting import until
 
 SCRIPTS = Path(__file__).parent / "scripts"
 LIMIT_S = 30.0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def send(port: int, *datagrams: bytes) -> None:

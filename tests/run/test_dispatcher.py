@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from labwright.access.claims import claims_of
 from labwright.core.clock import SystemClock
-from labwright.core.model import Cause
+from labwright.core.model import Cause, RunState, WaitingFor, utc_now
 from labwright.journal.connection import Address, Connection
 from labwright.journal.journal import Entry, Journal
 from labwright.journal.nats_server import EmbeddedServer
-from labwright.journal.records import Aborting, Finished, Record, Reopened, Requested
+from labwright.journal.records import (
+    Aborting,
+    ClaimEntry,
+    ClaimsChanged,
+    Finished,
+    Record,
+    Reopened,
+    Requested,
+    Started,
+    Waiting,
+)
 from labwright.journal.state import Present
 from labwright.journal.view import View
 from labwright.run.dispatcher import Dispatcher
@@ -89,3 +102,46 @@ async def test_an_abort_of_the_past_is_not_passed_on_to_what_was_opened_again(he
     await hearing.write(("run_parent", Reopened()), ("run_child", Reopened()))
     async with hearing.leading():
         assert await hearing.aborts("run_child") == []
+
+
+async def test_a_later_abort_is_passed_on_to_what_was_opened_alone_before(hearing: Hearing) -> None:
+    await hearing.write(
+        ("run_parent", PARENT),
+        ("run_child", CHILD),
+        ("run_child", Finished(state="failed")),
+        ("run_parent", Finished(state="failed")),
+        ("run_child", Reopened(alone=True)),
+        ("run_parent", Reopened()),
+        ("run_parent", Aborting(by="ada")),
+    )
+    assert hearing.present.runs["run_child"].run.alone
+    async with hearing.leading():
+        assert len(await hearing.aborts("run_child")) == 1
+
+
+async def test_a_claim_concerns_the_runs_on_its_targets_alone(hearing: Hearing) -> None:
+    """A run that waits for others has no news by it, and is not woken to look in vain."""
+    until = utc_now() + timedelta(hours=1)
+    waiting = WaitingFor(kind="runs", seen=100)
+    await hearing.write(
+        ("run_parent", PARENT),
+        ("run_parent", Started(token=1, attempt=1, worker="w")),
+        ("run_parent", Waiting(token=1, until=until, waiting_for=waiting, position=0, number=0)),
+        ("run_held", Requested(task="part", target="t1", cause=Cause(kind="operator", id="bob"), by="bob")),
+        ("run_free", Requested(task="part", target="t2", cause=Cause(kind="operator", id="bob"), by="bob")),
+    )
+    noted: list[str] = []
+    note = hearing.dispatcher._note_run
+    hearing.dispatcher._note_run = lambda entry: (noted.append(entry.run.id), note(entry))[1]
+    parent = hearing.present.runs["run_parent"].run
+    entry = ClaimEntry(id="clm_1", selector="kind=pump", by="ada", since=until, seconds=60, left_s=60)
+    record = ClaimsChanged(did="claimed", claim="clm_1", claims=(entry,))
+
+    claims = claims_of(record, age_s=0, now=time.monotonic())
+    hearing.dispatcher.note_claims(claims, {"t1": {"kind": "pump"}})
+    assert "the claim of ada" in hearing.dispatcher.explain(hearing.present.runs["run_held"].run)
+    hearing.dispatcher.note_claims((), {})
+
+    assert noted == ["run_held", "run_held"]
+    assert parent.state is RunState.WAITING
+    assert not hearing.dispatcher._kin.has_news(parent)

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,20 @@ import pytest
 import pytest_asyncio
 
 from labwright import Agent, Session, operation
+from labwright.agents.fleet import Asked
 from labwright.agents.serving import serving as serving_agent
 from labwright.client import AsyncLab, connect_async
 from labwright.core.errors import FleetFailedError, NotFoundError, UsageError
 from labwright.core.fleet import FleetResult
-from labwright.core.model import Run, RunState
+from labwright.core.model import OperationKind, Run, RunState
 from labwright.core.request import Request
 from labwright.journal.connection import Address
+from labwright.journal.journal import Entry
 from labwright.journal.presence import ProcessIdentity
+from labwright.journal.records import SessionEnded, SessionStarted
+from labwright.journal.session_fold import session_subject
 from labwright.plan.fan_out import FanOut
-from labwright.run.fleets import run_request
+from labwright.run.fleets import RunFleets, run_request
 from labwright.run.settings import Settings, load_settings
 from labwright.server import Server, serving
 
@@ -382,6 +386,55 @@ async def test_a_bad_wave_stops_and_a_retry_of_the_whole_finishes_the_rest(here:
     assert again.state is RunState.SUCCEEDED
     assert FleetResult.model_validate(again.result).counts == {"succeeded": 8}
     assert sorted(here.acted()) == ["t2", "t5", "t6", "t7", "t8"], "who had succeeded is left alone"
+
+
+async def test_a_run_of_a_whole_that_was_aborted_can_be_tried_again_by_itself(here: Here) -> None:
+    run_id = await here.requested("hanging", "t5|t6")
+    async with asyncio.timeout(30):
+        while len(children := await here.children(run_id)) < 2 or {"pending"} & {
+            child["state"] for child in children.values()
+        }:
+            await asyncio.sleep(0.02)
+    await here.lab.abort(run_id)
+    child = children["t5"]["id"]
+    for ended in (run_id, child):
+        assert (await here.ended(ended)).state is RunState.ABORTED
+
+    await here.lab.retry(child)
+    async with asyncio.timeout(30):
+        while (shown := await here.lab.run_shown(child))["state"] != "running":
+            assert shown["state"] != "aborted", shown["error"]
+            await asyncio.sleep(0.02)
+    here.server.dispatcher.note_all()  # as at a change of the lead
+    await here.lab.abort(child)
+    error = (await here.ended(child)).error
+    assert error is not None
+    assert "which made it" not in error.because
+    here.acted()
+
+
+async def test_only_sessions_that_can_exist_are_looked_for(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target is tried again in a session of the next number only after the one before: none is asked for in vain."""
+    journal = here.lab.journal
+    fleets = RunFleets(journal=journal, run="run_1", token=1, by="me", targets=here.server.host.targets)
+    asked = Asked(operation="tune", params={}, how=FanOut(retries=1000))
+    for number, state in enumerate(("failed", "succeeded")):
+        subject = session_subject("x1", fleets._session_id("there", "x1", "tune", number))
+        started = SessionStarted(agent="x1", operation="tune", kind=OperationKind.TASK)
+        seq = await journal.append(subject, started, after=0)
+        await journal.append(subject, SessionEnded.model_validate({"state": state, "result": number}), after=seq)
+    looked_for: list[str] = []
+    newest = journal.newest
+
+    async def noted(subjects: Sequence[str]) -> tuple[list[Entry], int]:
+        looked_for.extend(subjects)
+        return await newest(subjects)
+
+    monkeypatch.setattr(journal, "newest", noted)
+    rows = await fleets.succeeded(["x1", "x2", "x3"], asked, ["here", "there"])
+
+    assert {name: row.result for name, row in rows.items()} == {"x1": 1}
+    assert len(looked_for) == 3 * 2 + 1
 
 
 async def test_an_abort_of_the_whole_ends_its_runs(here: Here) -> None:

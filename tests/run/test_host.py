@@ -20,7 +20,8 @@ from labwright.core.ids import new_id
 from labwright.run.host import Host
 from labwright.run.kept_agent import KeptState, Launch
 from labwright.run.wanted import Manage, Sources
-from tests.support.real_agents import House, house, nothing_left, processes_naming, until
+from tests.support.real_agents import House, house, nothing_left, processes_naming
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(150)
 

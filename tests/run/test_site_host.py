@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
@@ -26,6 +25,7 @@ from labwright.run.settings import Settings, load_settings
 from labwright.run.site import DecidedEvent
 from labwright.run.site_host import PoisonedError, SiteHost
 from tests.run.site_support import NOW, RULES, TASKS, event, write_site
+from tests.support.waiting import until
 
 HARMFUL = """
     import ctypes
@@ -67,12 +67,6 @@ HARMFUL = """
         sys.stdout.flush()
         os.write(1, b"noise")
 """
-
-
-async def until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -320,7 +314,7 @@ def test_no_process_survives_the_parent_that_is_killed(harmful: Settings, kind: 
         assert len(processes_of(harmful.folder)) >= 2
         process.send_signal(signal.SIGKILL)
         await process.wait()
-        await until(lambda: not processes_of(harmful.folder), timeout_s=3)
+        await until(lambda: not processes_of(harmful.folder), limit_s=3)
 
     asyncio.run(start_and_kill())
 

@@ -22,6 +22,7 @@ from labwright.journal.follow import follow
 from labwright.journal.journal import Journal
 from labwright.journal.logs import ensure_logs
 from labwright.journal.nats_server import EmbeddedServer
+from tests.support.waiting import until
 
 LIMIT_S = 30.0
 SENDER = "tester@here"
@@ -37,16 +38,6 @@ class RefusedError(Exception):
         self.findings: list[str] = reply.get("findings", [])
         self.session: Any = reply.get("session")
         super().__init__(f"{self.kind}: {self.error['message']}: {self.error.get('because')}: {self.findings}")
-
-
-async def until(condition: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
-    """Wait for a condition, with a generous limit."""
-    try:
-        async with asyncio.timeout(limit_s):
-            while not condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"it did not come about in {limit_s:g} s: {what}") from None
 
 
 def processes_naming(text: str) -> list[psutil.Process]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labwright.access.claim_watch import read_claims
-from labwright.access.claims import MOST_CLAIMS, MOST_S, SUBJECT, Claim, overlap, refusal
+from labwright.access.claims import MOST_BYTES, MOST_CLAIMS, MOST_S, SUBJECT, Claim, names_of, overlap, refusal
+from labwright.core.clock import lasting
 from labwright.core.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from labwright.core.ids import new_id
 from labwright.core.model import utc_now
 from labwright.core.selectors import Selector, parse_selector
 from labwright.journal.journal import Journal, MovedError
-from labwright.journal.records import ClaimEntry, ClaimsChanged
+from labwright.journal.records import ClaimEntry, ClaimsChanged, encode
 
 PATIENCE_S = 10.0
 MOST_REASON = 1000
@@ -54,9 +55,13 @@ class Claiming:
                 seconds=seconds,
                 left_s=seconds,
                 reason=reason,
+                names=tuple(sorted({*names_of(parsed, targets), *(mine.names if mine else ())})),
             )
-            record = _record("renewed" if mine else "claimed", self.by, reason, entry, _others(known, entry.id, now))
-            if await self._append(record.model_copy(update={"claims": (*record.claims, entry)}), seq):
+            others = _others(known, entry.id, now)
+            record = _record("renewed" if mine else "claimed", self.by, reason, entry, (*others, entry))
+            if len(encode(record)) > MOST_BYTES:
+                raise _too_large(len(entry.names))
+            if await self._append(record, seq):
                 return Claim(entry=entry, selector=parsed, ends_at=time.monotonic() + seconds)
 
     async def release(self, claim_id: str, *, reason: str = "") -> Claim:
@@ -84,7 +89,7 @@ class Claiming:
 
     def _check_free(self, wanted: Selector, known: Iterable[Claim], targets: Targets, now: float) -> None:
         for claim in known:
-            if not self._is_mine(claim) and (name := overlap(wanted, claim.selector, targets)) is not None:
+            if not self._is_mine(claim) and (name := overlap(wanted, claim, targets)) is not None:
                 raise refusal(claim, name, now)
 
     async def _append(self, record: ClaimsChanged, after: int) -> bool:
@@ -102,10 +107,18 @@ def _too_many() -> ConflictError:
     )
 
 
+def _too_large(names: int) -> ConflictError:
+    return ConflictError(
+        "the claims in force would take too much room",
+        because=f"all of them stand in one record of {MOST_BYTES // 1000} kB, and this one names {names} targets",
+        cure="claim fewer at once, or by their names: --on 'pump-*'",
+    )
+
+
 def _checked(selector: str, seconds: float, reason: str) -> Selector:
     if not 0 < seconds <= MOST_S:
         raise UsageError(
-            f"a claim cannot last {seconds:g} s", because=f"it lasts up to {MOST_S / 86_400:g} days", cure="--for 2h"
+            f"a claim cannot last {lasting(seconds)}", because=f"it lasts up to {lasting(MOST_S)}", cure="--for 2h"
         )
     if len(reason) > MOST_REASON or len(selector) > MOST_SELECTOR:
         raise UsageError(
@@ -139,6 +152,6 @@ def _record(
     by: str,
     reason: str,
     entry: ClaimEntry,
-    others: tuple[ClaimEntry, ...],
+    claims: tuple[ClaimEntry, ...],
 ) -> ClaimsChanged:
-    return ClaimsChanged(did=did, claim=entry.id, selector=entry.selector, by=by, reason=reason, claims=others)
+    return ClaimsChanged(did=did, claim=entry.id, selector=entry.selector, by=by, reason=reason, claims=claims)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labwright.core.clock import to_text
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 SUBJECT = "claim.all"
 MOST_S = 31 * 86_400.0
 MOST_CLAIMS = 200
-"""All claims in force stand in one record, which has to stay small."""
+MOST_BYTES = 200_000
+"""All claims in force stand in one record, which has to stay small: what must be cut out of it nobody reads at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,15 @@ class Claim:
     selector: Selector
     ends_at: float
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Whom its selector chose by labels when it was made, whatever is known of these labels here and now."""
+        return frozenset(self.entry.names)
+
+    def holds(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Tell whether it is on a target of that name, with the labels that are known here."""
+        return name in self.names or self.selector.matches(name, labels)
+
     def left_s(self, now: float) -> float:
         """Tell for how many seconds more it is in force."""
         return max(0.0, self.ends_at - now)
@@ -41,7 +52,7 @@ class Claim:
         """Give it as people see it."""
         until = utc_now() + timedelta(seconds=self.left_s(now))
         left_s = round(self.left_s(now), 1)
-        fields = self.entry.model_dump(mode="json", exclude={"seconds", "left_s"})
+        fields = self.entry.model_dump(mode="json", exclude={"seconds", "left_s", "names"})
         return {**fields, "until": to_text(until.replace(microsecond=0)), "left_s": left_s}
 
 
@@ -69,19 +80,25 @@ def claims_of(record: ClaimsChanged, *, age_s: float, now: float) -> tuple[Claim
 def claim_on(claims: Iterable[Claim], name: str, labels: Mapping[str, str], now: float) -> Claim | None:
     """Find the claim in force on a target, if there is one."""
     for claim in claims:
-        if claim.ends_at > now and claim.selector.matches(name, labels):
+        if claim.ends_at > now and claim.holds(name, labels):
             return claim
     return None
 
 
-def overlap(one: Selector, other: Selector, targets: Mapping[str, Mapping[str, str]]) -> str | None:
-    """Name a target, by its labels or by a name that stands in both, that two selectors choose; None: there is none."""
-    if str(one) == str(other):
-        return str(one)
-    known: dict[str, Mapping[str, str]] = {name: {} for name in (*one.names, *other.names)}
+def overlap(wanted: Selector, claim: Claim, targets: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Name a target, by its labels or by a name that stands in both, that both choose; None: there is none."""
+    if str(wanted) == str(claim.selector):
+        return str(wanted)
+    known: dict[str, Mapping[str, str]] = {name: {} for name in (*wanted.names, *claim.selector.names, *claim.names)}
     known.update(targets)
-    chosen = (name for name, labels in known.items() if one.matches(name, labels) and other.matches(name, labels))
+    chosen = (name for name, labels in known.items() if wanted.matches(name, labels) and claim.holds(name, labels))
     return min(chosen, default=None)
+
+
+def names_of(selector: Selector, targets: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+    """Name the targets that a selector chooses by their labels, and not by their names alone."""
+    by_labels = (name for name, labels in targets.items() if selector.matches(name, labels))
+    return tuple(sorted(name for name in by_labels if not selector.matches(name, {})))
 
 
 def refusal(claim: Claim, what: str, now: float) -> ClaimedError:
@@ -95,7 +112,7 @@ def refusal(claim: Claim, what: str, now: float) -> ClaimedError:
     )
 
 
-def labels_of(agent: Mapping[str, Any]) -> dict[str, str]:
+def labels_of(said: Mapping[str, Any]) -> dict[str, str]:
     """Give the labels by which selectors choose an agent, from what it says of itself."""
-    labels: dict[str, str] = agent.get("labels") or {}
-    return {**labels, "class": str(agent.get("class", ""))}
+    labels = {str(label): str(value) for label, value in dict(said.get("labels") or {}).items()}
+    return {**labels, "class": str(said.get("class", ""))}

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from labwright.agents.pace import SLOWEST_S, Pace
+from labwright.agents.pace import TOLD, UNTOLD, Pace
 from labwright.core.errors import ConflictError, EngineError, UnreachableError
 from labwright.core.logs import get_logger
 from labwright.journal.connection import NoResponderError
 from labwright.journal.journal import Journal
-from labwright.journal.presence import HeldError, Presence, ProcessIdentity, ensure_presence
+from labwright.journal.presence import HeldError, Presence, ProcessIdentity, are_departures_told, ensure_presence
 from labwright.journal.session_fold import encoded
 
 KIND = "agent"
 MARGIN_S = 1.5
-EXPIRY_S = 2 * SLOWEST_S + MARGIN_S
+EXPIRY_S = 2 * max(TOLD.slowest_s, UNTOLD.slowest_s) + MARGIN_S
 """A name whose holder has died without a farewell is free after this time at the latest."""
 RETRY_S = 0.2
+ASK_EACH_S = 30.0
+"""How often an agent asks whether departures are told, until they are."""
 
 log = get_logger(__name__)
 
@@ -40,6 +43,9 @@ class Announcing:
         self._journal = journal
         self._presence = Presence(journal, KIND, encoded(name), describe)
         self._pace = Pace()
+        self._asks_at = 0.0
+        self._asked_in = -1
+        """In which generation of the connection it was told that departures are."""
         self._held_since: float | None = None
         self._speaking = asyncio.Lock()
         self._has_left = False
@@ -64,6 +70,7 @@ class Announcing:
             else:
                 self._held_since = None
                 self.may_act.set()
+                await self._ask_departures()
                 self._pace.note(self._presence.seq, asyncio.get_running_loop().time())
                 await asyncio.sleep(self._pace.refresh_s * (0.9 + 0.2 * random.random()))  # noqa: S311 - jitter
 
@@ -84,6 +91,18 @@ class Announcing:
             if not _has_died(error.holder):
                 raise
             await self._presence.announce(ttl_s=self._pace.ttl_s, instead_of=error)
+
+    async def _ask_departures(self) -> None:
+        """Ask whether it is told at once who was cut off; once it is, that holds until this one connects again."""
+        now, generation = asyncio.get_running_loop().time(), self._journal.connection.generation
+        if self._asked_in == generation or now < self._asks_at:
+            return
+        self._asks_at = now + ASK_EACH_S
+        with contextlib.suppress(UnreachableError, TimeoutError, EngineError):
+            if await are_departures_told(self._journal):
+                self._pace.limits, self._asked_in = TOLD, generation
+            else:
+                self._pace.limits = UNTOLD
 
     async def _make_stream(self) -> None:
         try:

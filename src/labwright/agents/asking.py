@@ -17,16 +17,14 @@ from typing import Any, cast
 
 from labwright.agents.following import agents_here, presence_of
 from labwright.agents.wire import command_subject
-from labwright.core import errors
 from labwright.core.errors import (
     AgentGoneError,
-    LabwrightError,
-    ParameterError,
     RefusedError,
     TooLargeError,
     UnreachableError,
 )
-from labwright.core.model import ErrorRecord, SessionSnapshot
+from labwright.core.model import SessionSnapshot
+from labwright.core.remote import error_of
 from labwright.journal.connection import Channel, Connection, ConnectionLostError, NoResponderError
 
 REPLY_S = 5.0
@@ -36,26 +34,6 @@ MOST_BYTES = 1024 * 1024 - 4096
 MOST_NAMED = 20
 RECONNECTS_S = 3.0
 """An agent that is announced and does not listen is about to connect again; it is given this time."""
-
-_ERRORS: dict[str, type[LabwrightError]] = {
-    cls.kind: cls
-    for cls in (
-        errors.UsageError,
-        errors.NotFoundError,
-        errors.NotAllowedError,
-        errors.ConflictError,
-        errors.LockedError,
-        errors.ClaimedError,
-        errors.NotRunningError,
-        errors.RefusedError,
-        errors.UnreachableError,
-        errors.WaitTimeoutError,
-    )
-}
-
-
-class RemoteError(LabwrightError):
-    """The agent reports an error of a kind that has no class here; `kind` and `exit_code` are as it says."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +130,9 @@ class Asked:
         error = gone(self.agent)
         with contextlib.suppress(UnreachableError, TimeoutError):
             here = set(await agents_here(self.connection)) - {self.agent}
-            error.because = f"here are: {', '.join(sorted(here)[:MOST_NAMED])}" if here else "no agent is here"
+            error.reword(because=f"here are: {', '.join(sorted(here)[:MOST_NAMED])}" if here else "no agent is here")
             if near := difflib.get_close_matches(self.agent, here, n=1, cutoff=0.5):
-                error.cure = f"did you mean {near[0]!r}?"
+                error.reword(cure=f"did you mean {near[0]!r}?")
         return error
 
 
@@ -179,19 +157,6 @@ async def reply_of(channel: Channel, timeout_s: float) -> dict[str, Any]:
     if "error" in reply and reply["error"] is not None:
         raise error_of(reply)
     return reply
-
-
-def error_of(reply: Mapping[str, Any]) -> LabwrightError:
-    """Make the error that a reply tells, of the same kind and exit code."""
-    record = ErrorRecord.model_validate(reply["error"])
-    if reply.get("findings"):
-        return ParameterError(
-            record.message, findings=tuple(reply["findings"]), because=record.because, cure=record.cure
-        )
-    known = _ERRORS.get(record.kind)
-    code = int(reply.get("exit_code", 1))
-    cls = known or type("RemoteError", (RemoteError,), {"kind": record.kind, "exit_code": code})
-    return cls(record.message, because=record.because, cure=record.cure)
 
 
 def gone(agent: str, session: SessionSnapshot | None = None) -> AgentGoneError:

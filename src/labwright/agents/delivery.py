@@ -61,7 +61,11 @@ class Delivery:
                 self._came.clear()
 
     async def drain(self, patience_s: float) -> bool:
-        """Have everything delivered at once, and wait for that, at most so long; tells whether it was."""
+        """Have delivering begin at once, and wait until nothing is left to deliver; tells whether that came in time.
+
+        It waits for the whole outbox, also for what others put there meanwhile, and not for one record: where the
+        journal is away, or much is to be delivered, `patience_s` passes in vain.
+        """
         if self._empty.is_set():
             return True
         self._awaited.set()

@@ -60,16 +60,24 @@ class FleetCall:
         self._tell = tell
         self._calls: dict[str, TargetCall] = {}
         self._pauses = False
+        self._is_ending = False
         self._away: set[str] = set()
         """Who did not answer at all in this wave, and is looked for once more at its end."""
         self._taken_up: set[str] = set()
         self._ends: asyncio.Queue[tuple[str, FleetRow]] = asyncio.Queue()
+        self._untaken: dict[str, FleetRow] = {}
+        """The rows in that queue, by target."""
 
     @property
     def result(self) -> FleetResult:
-        """What is known by now; who has no row yet is skipped."""
-        rows = {name: self.rows.get(name) or self._skipped() for name in self._targets}
+        """What is known by now; who was started and has no row yet is left, who was not is skipped."""
+        rows = {name: self._row_of(name) for name in self._targets}
         return FleetResult.of(self._asked.operation, self._selector, self._quorum, rows)
+
+    def _row_of(self, name: str) -> FleetRow:
+        if (call := self._calls.get(name)) is not None:
+            return call.unfinished
+        return self._untaken.get(name) or self.rows.get(name) or self._skipped()
 
     async def run(self) -> FleetResult:
         """Do it on every target, and give the rows of all."""
@@ -86,6 +94,7 @@ class FleetCall:
 
     async def abort(self, reason: str) -> None:
         """Start nothing more, and have what runs aborted; `run` then gives the rows."""
+        self._is_ending = True
         self._rollout.stop(reason)
         self._away.clear()
         await asyncio.gather(*(call.abort(reason) for call in list(self._calls.values())))
@@ -99,18 +108,20 @@ class FleetCall:
         self._pauses = True
         call = self._calls[name] = TargetCall(self._reach, name, self._asked, hearing)
         try:
-            self._ends.put_nowait((name, await call.run()))
+            row = self._untaken[name] = await call.run()
+            self._ends.put_nowait((name, row))
         finally:
             self._calls.pop(name, None)
 
     async def _take(self, name: str, row: FleetRow) -> None:
         """Take a row up; too many failures end the rest, as far as the policy says."""
+        self._untaken.pop(name, None)
         self.rows[name] = row
         self._tell(name, row)
         if row.outcome is Outcome.UNREACHABLE and row.session is None:
             self._away.add(name)
         self._rollout.ended(name, succeeded=row.outcome is Outcome.SUCCEEDED)
-        if self._rollout.aborts:
+        if self._rollout.aborts and not self._is_ending:
             await self.abort(self._rollout.over)
 
     async def _look_again(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from labwright.agents.following import Hearing, recorded
 from labwright.agents.handle import AgentHandle
 from labwright.agents.session_handle import SessionHandle
+from labwright.core.clock import lasting
 from labwright.core.errors import AgentGoneError, LabwrightError, NotFoundError, UnreachableError
 from labwright.core.fleet import FleetRow, Outcome
 from labwright.core.model import ErrorRecord, OperationKind
@@ -25,6 +26,8 @@ MARGIN_S = 0.5
 """By so much later than the agent its caller gives up: the agent is to say itself that it ended a session."""
 PATIENCE_S = 10.0
 """How long a target that is here may take to answer a command."""
+LOOK_S = 1.0
+"""How long the journal is asked for a session whose agent does not answer."""
 ABORT_S = 10.0
 """How long a session that is to end early is waited for."""
 AGAIN = frozenset({Outcome.FAILED, Outcome.TIMEOUT, Outcome.UNREACHABLE})
@@ -92,10 +95,20 @@ class TargetCall:
     async def run(self) -> FleetRow:
         """Do it, and again if it fails and that is wanted."""
         row = await self._tried()
-        while row.outcome in AGAIN and self._number < self._how.retries and not self._told.is_set():
-            self._number += 1
+        for _ in range(self._how.retries):
+            if row.outcome not in AGAIN or self._told.is_set():
+                break
+            self._number += self._session is not None  # else a command that is heard late would be followed twice
             row = await self._tried()
         return row
+
+    @property
+    def unfinished(self) -> FleetRow:
+        """The row of one that was started and is left before it has ended."""
+        left = LabwrightError(
+            "it was left before its end was known", because=self._reason or "its caller has ended", cure=self._see()
+        )
+        return self._row(Outcome.ABORTED, left, kind="aborted", session=self._session_id)
 
     async def abort(self, reason: str) -> None:
         """Have it end early, whatever it is doing; `run` gives its row soon after."""
@@ -121,7 +134,7 @@ class TargetCall:
             async with asyncio.timeout(limit_s) as self._limit:
                 return await self._done()
         except TimeoutError:
-            return self._late()
+            return await self._late()
         finally:
             self._limit = None
 
@@ -146,17 +159,19 @@ class TargetCall:
         operation = self._agent.operation(self._asked.operation).with_options(**options)
         try:
             return await operation.begin(self._asked.params, brings_whole=False)
-        except AgentGoneError as error:
+        except UnreachableError as error:
             begun = await self._begun_untold()
             if begun is None:
-                error.cure = "start it, or see who is here: labwright agents list"  # the nearest name is another's
+                if isinstance(error, AgentGoneError):  # the nearest name is another's
+                    error.reword(cure="start it, or see who is here: labwright agents list")
                 raise
             return begun
 
     async def _begun_untold(self) -> SessionHandle | None:
-        """Find the session whose agent went away before it could tell that it began: then the journal has it."""
+        """Find the session whose agent fell silent before it could tell that it began: then the journal has it."""
         with contextlib.suppress(LabwrightError, TimeoutError):
-            known = await recorded(self._reach.journal, self.name, self._session_id)
+            async with asyncio.timeout(LOOK_S):
+                known = await recorded(self._reach.journal, self.name, self._session_id)
             if known is not None:
                 session = self._agent.session(known.id, known)
                 session.brings_whole = False
@@ -186,25 +201,30 @@ class TargetCall:
             came.cancel()
             told.cancel()
 
-    def _late(self) -> FleetRow:
+    async def _late(self) -> FleetRow:
         """Tell that its time is over, and what is known."""
         if self._session is None:
+            self._session = await self._begun_untold()
+            if self._session is not None and self._session.snapshot.state.is_final:
+                return FleetRow.of(self._session.snapshot, self._took_s)
             silent = UnreachableError(f"{self.name} did not answer", because="its time is over", cure=self._see())
             return self._row(Outcome.UNREACHABLE, silent)
         if self._told.is_set():
             aborted = LabwrightError("it was told to end", because=self._reason, cure=self._see())
             return self._row(Outcome.ABORTED, aborted, kind="aborted")
         late = LabwrightError(
-            f"it has not ended within {self._how.timeout_s:g} s",
+            f"it has not ended within {lasting(self._how.timeout_s or 0)}",
             because="its deadline has passed, so its agent ends it",
             cure=self._see(),
         )
         return self._row(Outcome.TIMEOUT, late, kind="timeout")
 
-    def _row(self, outcome: Outcome, error: LabwrightError, *, kind: str | None = None) -> FleetRow:
+    def _row(
+        self, outcome: Outcome, error: LabwrightError, *, kind: str | None = None, session: str | None = None
+    ) -> FleetRow:
         return FleetRow(
             outcome=outcome,
-            session=self._session.id if self._session is not None else None,
+            session=self._session.id if self._session is not None else session,
             error=ErrorRecord.of(error, kind=kind),
             duration_s=self._took_s,
         )

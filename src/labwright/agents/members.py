@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from labwright.access.claims import labels_of
 from labwright.core.errors import ConflictError, NotFoundError
 from labwright.core.model import Target
 from labwright.core.selectors import parse_selector, select
@@ -25,9 +26,8 @@ def members(targets: Mapping[str, Target], agents: Mapping[str, Mapping[str, Any
 
 
 def _of_agent(name: str, said: Mapping[str, Any], target: Target | None) -> Target:
-    labels = {str(label): str(value) for label, value in dict(said.get("labels") or {}).items()}
     known = target or Target(name=name)
-    return known.model_copy(update={"labels": {**known.labels, **labels, "class": str(said.get("class", ""))}})
+    return known.model_copy(update={"labels": {**known.labels, **labels_of(said)}})
 
 
 def chosen(selector: str, known: Mapping[str, Target], here: Iterable[str] = ()) -> tuple[str, ...]:

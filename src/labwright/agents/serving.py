@@ -18,6 +18,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from labwright.access.claim_watch import ClaimWatch
+from labwright.access.claims import labels_of
 from labwright.access.guard import Guard
 from labwright.agents.adoption import Adoption
 from labwright.agents.agent import Agent, Leftovers, attach
@@ -67,6 +68,11 @@ END_MARGIN_S = 4.0
 log = get_logger(__name__)
 
 
+def connection_name(agent: str) -> str:
+    """Give the name by which nats-server knows the connection of an agent."""
+    return f"agent {agent}"
+
+
 class AgentServer:
     """Serves one agent: `async with AgentServer(...)`, or `serving(...)`."""
 
@@ -99,7 +105,7 @@ class AgentServer:
         self._exit_hard = exit_hard
         self._feeds: dict[str, Feed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._connection = Connection(locate, name=f"agent {name}")
+        self._connection = Connection(locate, name=connection_name(name))
         self._journal = Journal(self._connection)
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -237,7 +243,7 @@ class AgentServer:
     @property
     def _claimed_by(self) -> dict[str, str]:
         """Give the labels by which selectors choose this agent."""
-        return {**self.labels, "class": type(self.agent).__name__}
+        return labels_of({"labels": self.labels, "class": type(self.agent).__name__})
 
     def _make_adoption(self) -> Adoption:
         return Adoption(
@@ -279,8 +285,9 @@ class AgentServer:
     async def _reply(self, reply: str, answer: Answer) -> None:
         """Send the replies to one command: of what has ended in a moment, where that is waited for, the end alone.
 
-        A session that lasts is in the journal before its start is told, so that whoever is told can find it there,
-        also after a kill of this agent.
+        A session that lasts is mostly in the journal before its start is told, so that whoever is told can find it
+        there, also after a kill of this agent. It may not be: nobody waits longer than `RECORDED_S` for a journal that
+        is away or behind, and who repeats a start is answered at once.
         """
         end = None
         if answer.end is not None:

@@ -14,8 +14,8 @@ from labwright.client.results import Emitted, RequestedRuns
 from labwright.core.clock import SystemClock
 from labwright.core.event import parse_event
 from labwright.core.model import Event, RequestRecord, Run
+from labwright.core.remote import error_of
 from labwright.core.request import Request
-from labwright.run.remote import error_of
 
 
 class ActingLab(AsyncLab):

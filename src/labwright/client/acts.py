@@ -36,6 +36,18 @@ NEEDS = {
     "reload": Role.EXPERT,
 }
 """What can be done, and the role that it needs."""
+WHAT = {
+    "emit": "send events",
+    "request": "request runs",
+    "abort": "abort runs",
+    "retry": "retry runs",
+    "release": "release events that were set aside",
+    "claim": "claim targets",
+    "unclaim": "give claims back",
+    "pool": "pause, drain or resume pools",
+    "reload": "have the site loaded again",
+}
+"""The same in words, for whom it is refused."""
 OPEN = ",".join(state.value for state in RunState if not state.is_final)
 
 log = get_logger(__name__)
@@ -94,7 +106,7 @@ class Acts:
                 because=f"it can: {', '.join(NEEDS)}",
                 cure="use the same version of labwright on both sides",
             )
-        asker.needs(NEEDS[verb], verb)
+        asker.needs(NEEDS[verb], WHAT[verb])
         match verb:
             case "emit":
                 done: object = await lab.emit(cast("Mapping[str, Any]", body["event"]))
@@ -192,17 +204,20 @@ def _acts_on(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 async def _may_retry(lab: AsyncLab, asker: Asker, run: Mapping[str, Any]) -> None:
-    """Insist on the roles of all that a run runs, and on that under which it acts on agents."""
+    """Insist on the roles of all that a run runs, and on that under which it acts on agents.
+
+    What another run has made acts as that one may: with the role it was asked for under, or with the lab's own
+    credential, which only those lend it who may run the one that made it.
+    """
     params = (await lab.run_shown(run["id"], full=True))["params"] if run["task"] == RUN else None
     for task in (run["task"], *_inner_tasks(run["task"], params)):
         asker.needs(await _role_of(lab, task), f"run {task}")
-    parent = await lab.run_shown(run["parent"]) if run["parent"] else None
     if run["role"]:
         asker.needs(Role(run["role"]), f"retry what {run['by']} has asked for")
     elif run["task"] in {CALL, RUN} and run["cause"]["kind"] == "operator":  # with the lab's own credential
         asker.needs(Role.ADMIN, f"retry what {run['by']} has asked for")
-    elif parent is not None and parent["task"] == RUN:
-        await _may_retry(lab, asker, parent)
+    elif run["parent"]:
+        await _may_retry(lab, asker, await lab.run_shown(run["parent"]))
 
 
 def _plain(done: object) -> Any:

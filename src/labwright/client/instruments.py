@@ -18,9 +18,9 @@ from labwright.client.logs import closing, logged
 from labwright.core.errors import LabwrightError, NotFoundError, UnreachableError
 from labwright.core.ids import LENGTH
 from labwright.core.model import SessionSnapshot, SessionState
+from labwright.core.remote import error_of
 from labwright.journal.connection import Connection
 from labwright.journal.journal import Journal
-from labwright.run.remote import error_of
 
 WHOLE_ID = len("ses_") + LENGTH
 RECORDED_S = 2.0

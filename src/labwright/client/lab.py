@@ -21,10 +21,11 @@ from nats.aio.msg import Msg
 from labwright.access.audit import audit_shown
 from labwright.access.claim_watch import read_claims
 from labwright.access.claiming import Claiming
-from labwright.access.claims import claim_on, labels_of, refusal
+from labwright.access.claims import claim_on, refusal
 from labwright.agents.asking import origin
 from labwright.agents.fleet import Tell
 from labwright.agents.fleet_handle import FleetAsked, FleetHandle
+from labwright.agents.members import members
 from labwright.client.fleets import FleetClient, fan_out_of
 from labwright.client.ids import checked_id
 from labwright.client.instruments import Instruments
@@ -41,6 +42,7 @@ from labwright.core.errors import (
 from labwright.core.event import event_content, event_key, parse_event
 from labwright.core.fleet import FleetResult
 from labwright.core.model import Cause, Event, Run, RunState, Target, utc_now
+from labwright.core.remote import raised
 from labwright.core.request import Request
 from labwright.core.roles import Role
 from labwright.core.selectors import parse_selector
@@ -54,9 +56,9 @@ from labwright.journal.records import (
     Released,
     Reopened,
 )
+from labwright.run.children import run_of
 from labwright.run.engine import who
 from labwright.run.following import Following, Update
-from labwright.run.remote import raised
 from labwright.run.requesting import requested, run_id_for
 from labwright.run.room import refuse_if_full
 from labwright.run.settings import Settings
@@ -229,7 +231,7 @@ class AsyncLab(Instruments):
 
         Raises:
             NotFoundError: there is no such run.
-            ConflictError: it has not ended, or has succeeded.
+            ConflictError: it has not ended, or has succeeded, or the run that made it is being aborted.
         """
         writer = await self._writer(run_id)
         state = writer.run.state
@@ -240,13 +242,25 @@ class AsyncLab(Instruments):
                 because="what is retried has failed, or was aborted, or has expired",
                 cure="wait until it has ended; --from-start runs a success once more",
             )
+        alone = await self._is_alone(writer.run)
         while writer.run.state.is_final:  # each end that somebody else has written in between is reopened anew
             seq = writer.seq
-            record = Reopened(token=seq, by=self.by, from_start=from_start)
+            record = Reopened(token=seq, by=self.by, from_start=from_start, alone=alone)
             still = functools.partial(_is_end_at, writer, seq)
             if await writer.append(record, while_=still, patience_s=PATIENCE_S):
                 break
         return writer.run
+
+    async def _is_alone(self, run: Run) -> bool:
+        """Tell whether the run that made one has ended, and waits for it no more."""
+        parent = await run_of(self.journal, run.parent) if run.parent else None
+        if parent is not None and parent.aborting is not None and not parent.state.is_final:
+            raise ConflictError(
+                f"{run.id} would be aborted again at once",
+                because=f"{parent.id}, which made it, is being aborted",
+                cure="wait until that has ended",
+            )
+        return parent is not None and parent.state.is_final
 
     async def _writer(self, run_id: str) -> RunWriter:
         entries = await self.journal.read(f"run.{checked_id(run_id, 'run')}")
@@ -334,12 +348,12 @@ class AsyncLab(Instruments):
 
     async def _labels(self) -> dict[str, dict[str, str]]:
         """Give the labels of all targets that are known now, by name: of the site, and of agents that are here."""
-        known: dict[str, dict[str, str]] = {}
+        targets: list[dict[str, Any]] = []
         with contextlib.suppress(UnreachableError):
-            known = {target["name"]: target["labels"] for target in await self.ask("targets")}
-        for agent in await self.agents():
-            known[agent["name"]] = {**known.get(agent["name"], {}), **labels_of(agent)}
-        return known
+            targets = await self.ask("targets")
+        of_site = {each["name"]: Target(name=each["name"], labels=each["labels"]) for each in targets}
+        known = members(of_site, {agent["name"]: agent for agent in await self.agents()})
+        return {name: dict(target.labels) for name, target in known.items()}
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 

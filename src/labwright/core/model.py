@@ -72,7 +72,7 @@ class ErrorRecord(Model):
     def of(cls, error: BaseException, *, kind: str | None = None, with_traceback: bool = False) -> Self:
         """Describe an exception; one that Labwright does not know is a `bug` and brings its traceback."""
         if isinstance(error, LabwrightError):
-            text = "".join(traceback.format_exception(error)) if with_traceback else ""
+            text = _traceback_of(error) if with_traceback else ""
             return cls(
                 kind=kind or error.kind,
                 message=_text(error.message)[:LONGEST],
@@ -85,6 +85,13 @@ class ErrorRecord(Model):
             message=f"{type(error).__name__}: {_text(error)}"[:LONGEST],
             traceback=_text("".join(traceback.format_exception(error))[-2 * LONGEST :]),
         )
+
+
+def _traceback_of(error: LabwrightError) -> str:
+    """Write the traceback of an error without its own why and what to try, which stand beside it."""
+    told = traceback.TracebackException.from_exception(error)
+    told.__notes__ = []
+    return "".join(told.format())
 
 
 class Event(Model):
@@ -226,6 +233,8 @@ class Run(Model):
     """Failed attempts that were tried again, since the request or the last `runs retry`."""
     reopened: int = 0
     """How often `runs retry` has opened it again after its end."""
+    alone: bool = False
+    """Whether it was opened again when the run that made it had ended: an abort of that one does not concern it."""
     waits: dict[str, Instant] = Field(default_factory=dict)
     """Until when each durable sleep lasts, by `position:number`."""
     lost_in_step: int = 0

@@ -115,10 +115,12 @@ class Journal:
         await self.ensure_stream({"name": BLOBS, "subjects": ["blob.>"], "max_age": keep_ns + keep_ns // 4, **shared})
 
     async def ensure_stream(self, config: Mapping[str, Any]) -> None:
-        """Make a stream, or change an existing one to that configuration."""
+        """Make a stream, or change an existing one to that configuration; other metadata that it has stay."""
         name = config["name"]
         answer = await self.api(f"STREAM.INFO.{name}")
         verb = "UPDATE" if "error" not in answer else "CREATE"
+        noted: dict[str, str] = answer.get("config", {}).get("metadata") or {}
+        config = {**config, "metadata": {**noted, **config.get("metadata", {})}}
         answer = await self.api(f"STREAM.{verb}.{name}", config)
         if "error" in answer:
             message = f"the stream {name} cannot be made"
@@ -187,20 +189,26 @@ class Journal:
     ) -> tuple[int, bool]:
         """Write the first record of a subject; gives its sequence, and whether it is new.
 
+        What is no record at all, as an acknowledgement that somebody had nats-server write there, does not count.
+
         Raises:
             ConflictError: the subject exists with other content.
         """
-        try:
-            return await self.append(subject, record, after=0, patience_s=patience_s), True
-        except MovedError as error:
-            first = error.entries[0]
-            existing = getattr(first.record, "content", None)
-            if existing in {content, None}:
-                return first.seq, False
-            message = f"{first.key} exists already with other content"
-            raise ConflictError(
-                message, because="the same identity was used for something else", cure="use another id or key"
-            ) from error
+        after = 0
+        while True:
+            try:
+                return await self.append(subject, record, after=after, patience_s=patience_s), True
+            except MovedError as error:
+                first = next((entry for entry in error.entries if not _is_noise(entry.record)), None)
+                if first is None:
+                    after = error.entries[-1].seq
+                    continue
+                if getattr(first.record, "content", None) == content:
+                    return first.seq, False
+                message = f"{first.key} exists already with other content"
+                raise ConflictError(
+                    message, because="the same identity was used for something else", cure="use another id or key"
+                ) from error
 
     async def _try(self, subject: str, data: bytes, headers: dict[str, str], until: float | None) -> int:
         """Try once to write; gives the sequence, or 0 (REFUSED: out of sequence) where the fate must be looked up."""
@@ -385,3 +393,7 @@ class Journal:
     def _saw(self, seq: int) -> int:
         self.seen = max(self.seen, seq)
         return seq
+
+
+def _is_noise(record: Record) -> bool:
+    return isinstance(record, UnknownRecord) and record.type == "unreadable"

@@ -36,6 +36,8 @@ from labwright.core.logs import get_logger
 from labwright.journal.connection import OLDEST_SERVER, Address
 
 HOST = "127.0.0.1"
+SYSTEM_USER = "labwright-system"
+"""As whom, with the same password, the lab hears what the server tells of itself and its connections."""
 ADOPTION_S = 60.0
 START_S = 60.0
 STARTS = 3
@@ -439,7 +441,7 @@ class EmbeddedServer:
         fields = {"url": address.url, "user": address.user, "password": password, "server_name": name}
         write_private(self.connection_file, json.dumps({**fields, **({"ca": address.ca} if address.ca else {})}))
         self._write_users(address)
-        write_private(self._config_file, self._config_text(listen.port if listen else port, name))
+        write_private(self._config_file, self._config_text(listen.port if listen else port, name, password))
         return address
 
     def _write_users(self, address: Address) -> None:
@@ -448,7 +450,7 @@ class EmbeddedServer:
         own = f"  {{user: {_text(address.user)}, password: {_text(address.password)}}}"
         write_private(self._users_file, f"users: [\n{own}\n{identities}]\n")
 
-    def _config_text(self, port: int, name: str) -> str:
+    def _config_text(self, port: int, name: str, password: str) -> str:
         space = shutil.disk_usage(self.state_dir).total
         listen = self._listen
 
@@ -464,6 +466,8 @@ class EmbeddedServer:
                 "max_payload: 1MB",
                 'write_deadline: "10s"',
                 f"authorization {{ include {_text(self._users_file.name)} }}",
+                f"accounts {{ SYS {{ users: [{{user: {_text(SYSTEM_USER)}, password: {_text(password)}}}] }} }}",
+                "system_account: SYS",
                 *([f"tls {{ cert_file: {_text(listen.cert)}, key_file: {_text(listen.key)} }}"] if listen else []),
                 "jetstream {",
                 f"  store_dir: {_text(self.state_dir / 'journal')}",

@@ -38,6 +38,9 @@ MISSED_TTLS = 2.5
 GATHER_S = 0.1
 LOOK_S = 0.5
 REQUEST_S = 1.5
+DEPARTURES = "labwright.departures"
+CUT_OFF = "cut_off"
+"""The field of a last word that somebody else said of who did not come back; a farewell has none."""
 OWNER = "owner"
 """The field that tells who holds a name, so that a holder whose acknowledgement was lost recognises itself."""
 
@@ -124,8 +127,10 @@ def start_of(pid: int) -> str | None:
     return None if fields[0] in {"Z", "X"} else fields[19]
 
 
-async def ensure_presence(journal: Journal) -> None:
+async def ensure_presence(journal: Journal, *, tells_departures: bool | None = None) -> None:
     """Make the stream of presence, which a restarted server has forgotten.
+
+    `tells_departures` notes there whether somebody tells who is cut off, so that the others need not speak often.
 
     Raises:
         UnreachableError: it is not there, and an identity of this connection may not make it; `serve` does.
@@ -144,12 +149,24 @@ async def ensure_presence(journal: Journal) -> None:
             "subject_delete_marker_ttl": MARKER_TTL_S * 1_000_000_000,
             "allow_direct": True,
             "duplicate_window": 1_000_000_000,
+            **({} if tells_departures is None else {"metadata": {DEPARTURES: "told" if tells_departures else ""}}),
         }
     )
 
 
+async def are_departures_told(journal: Journal) -> bool:
+    """Tell whether it is seen at once that somebody was cut off, as `ensure_presence` has noted it.
+
+    Raises:
+        UnreachableError, TimeoutError: the server does not answer.
+    """
+    config: dict[str, Any] = (await journal.api(f"STREAM.INFO.{STREAM}")).get("config", {})
+    noted: dict[str, str] = config.get("metadata") or {}
+    return noted.get(DEPARTURES) == "told"
+
+
 @dataclass(frozen=True, slots=True)
-class _Last:
+class LastWord:
     """What was said last under a name: its place, what it says (None: nobody is here), and for how long it counts."""
 
     seq: int = 0
@@ -165,6 +182,7 @@ class Presence:
         self.acknowledged = 0.0
         self.seq = 0
         """The place of its newest word among those of everybody; zero where it has no name."""
+        self._kind, self._name = kind, name
         self._journal = journal
         self._describe = describe
         self._owner = new_id("own")
@@ -177,7 +195,7 @@ class Presence:
             UnreachableError, TimeoutError: the server does not answer.
         """
         while True:
-            last = await self._last()
+            last = await last_word(self._journal.connection, self._kind, self._name)
             is_free = last.body is None or last.body.get(OWNER) == self._owner
             if not is_free and (instead_of is None or last.seq != instead_of.seq):
                 raise self._held(last)
@@ -202,16 +220,7 @@ class Presence:
                 await self._try({"gone": True}, self.seq)
             self.seq = 0
 
-    async def _last(self) -> _Last:
-        answer = await self._journal.connection.request(
-            f"$JS.API.DIRECT.GET.{STREAM}.{self.subject}", timeout_s=REQUEST_S
-        )
-        headers = answer.headers or {}
-        if "Nats-Sequence" not in headers:
-            return _Last()
-        return _Last(int(headers["Nats-Sequence"]), _body(headers, answer.data), _ttl_s(headers))
-
-    def _held(self, last: _Last) -> HeldError:
+    def _held(self, last: LastWord) -> HeldError:
         return HeldError(self.subject, last.body or {}, seq=last.seq, ttl_s=last.ttl_s)
 
     def _said(self) -> dict[str, Any]:
@@ -234,6 +243,32 @@ class Presence:
         self.seq = int(result["seq"])
         self.acknowledged = asked
         return True
+
+
+async def last_word(connection: Connection, kind: str, name: str) -> LastWord:
+    """Give what was said last under a name.
+
+    Raises:
+        UnreachableError, TimeoutError: the server does not answer.
+    """
+    subject = f"$JS.API.DIRECT.GET.{STREAM}.presence.{kind}.{name}"
+    answer = await connection.request(subject, timeout_s=REQUEST_S)
+    headers = answer.headers or {}
+    if "Nats-Sequence" not in headers:
+        return LastWord()
+    return LastWord(int(headers["Nats-Sequence"]), _body(headers, answer.data), _ttl_s(headers))
+
+
+async def declare_gone(journal: Journal, kind: str, name: str, seq: int) -> bool:
+    """Say of somebody who was cut off that he is gone, unless he has spoken since `seq`; tells whether that was said.
+
+    Raises:
+        UnreachableError, TimeoutError: the server does not answer.
+    """
+    headers = {EXPECTED: str(seq), TTL: str(TTL_S)}
+    data = json.dumps({"gone": True, CUT_OFF: True}).encode()
+    answer = await journal.connection.request(f"presence.{kind}.{name}", data, headers=headers, timeout_s=REQUEST_S)
+    return "error" not in json.loads(answer.data)
 
 
 async def watch(connection: Connection, kind: str, *, only_changes: bool = False) -> AsyncIterator[Seen | None]:
@@ -265,7 +300,8 @@ async def watch(connection: Connection, kind: str, *, only_changes: bool = False
                     name = message.subject.split(".", 2)[2]
                     if _hear(known, name, message, now) or not only_changes:
                         body = _body(message.headers, message.data)
-                        yield Seen(kind, name, body, said_farewell=body is None and bool(message.data))
+                        is_farewell = body is None and bool(message.data) and CUT_OFF.encode() not in message.data
+                        yield Seen(kind, name, body, said_farewell=is_farewell)
             if now - looked > LOOK_S and connection.is_connected and connection.generation == generation:
                 looked = now
                 for name in [name for name, heard in known.items() if now > heard.until]:

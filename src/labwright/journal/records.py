@@ -222,13 +222,15 @@ class Finished(Record):
 class Reopened(Record):
     """An operator wants an ended run to be tried again, from the step that failed or from the start.
 
-    `token` is the sequence of the run's end: hand-outs made before do not count any more.
+    `token` is the sequence of the run's end: hand-outs made before do not count any more. A run that is opened `alone`
+    goes on although the one that made it has ended, and may have been aborted.
     """
 
     type: Literal["reopened"] = "reopened"
     token: int = 0
     by: str = ""
     from_start: bool = False
+    alone: bool = False
 
 
 class Snapshot(Record):
@@ -307,7 +309,10 @@ class Refused(Record):
 
 
 class ClaimEntry(Model):
-    """One claim in force: for so many `seconds` since it was made or renewed, of which `left_s` were left."""
+    """One claim in force: for so many `seconds` since it was made or renewed, of which `left_s` were left.
+
+    `names` are those whom the selector chose by labels: an agent does not know what the site calls it beside its own.
+    """
 
     id: str
     selector: str
@@ -316,6 +321,7 @@ class ClaimEntry(Model):
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     left_s: Annotated[float, Field(allow_inf_nan=False)]
     reason: str = ""
+    names: tuple[str, ...] = ()
 
 
 class ClaimsChanged(Record):

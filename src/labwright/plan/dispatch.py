@@ -85,8 +85,6 @@ class Dispatch:
         """Note that a run holds its target and locks, as one that was handed out, runs or waits does."""
         if self._held.get(run) == resources:
             return
-        if self._held.get(run) == resources:
-            return
         self.release(run)
         self._held[run] = resources
         for resource in set(resources):

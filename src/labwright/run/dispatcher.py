@@ -86,6 +86,8 @@ class Dispatcher:
         self._log_seq = 0
         self._claims: tuple[Claim, ...] = ()
         self._labels: Mapping[str, Mapping[str, str]] = {}
+        self._held_by: dict[str, str] = {}
+        """The claim for whose end a run waits that is to be handed out."""
         self._wake = asyncio.Event()
         self._came = asyncio.Condition()
         self._leads = asyncio.Event()
@@ -140,7 +142,11 @@ class Dispatcher:
         for claim in claims:
             self._dispatch.hold(_claimed(claim), (_claimed(claim),))
         self._claims, self._labels = claims, labels
-        self.note_all()
+        for entry in list(self._present.runs.values()):
+            claim = self._claim_on(entry.run)
+            if self._held_by.get(entry.run.id) != (claim.entry.id if claim is not None else None):
+                self._note_run(entry)
+        self._wake.set()
 
     def _claim_on(self, run: Run) -> Claim | None:
         """Find the claim of somebody else that a run waits for."""
@@ -317,10 +323,12 @@ class Dispatcher:
         self._dispatch.release(run_id)
         self._in_flight.pop(run_id, None)
         self._ends.pop(run_id, None)
+        self._held_by.pop(run_id, None)
         self._kin.forget(run_id)
 
     def _note_attempt(self, run: Run, item: HandOut) -> None:
         self._dispatch.withdraw(run.id)
+        self._held_by.pop(run.id, None)
         self._dispatch.hold(run.id, _resources(item.target, item.locks))
         self._in_flight[run.id] = item.pool
         if run.worker is not None and run.state is RunState.RUNNING:
@@ -342,8 +350,10 @@ class Dispatcher:
         resources = _resources(run.target, locks)
         if run.lost_in_step >= MOST_LOST - 1:
             resources += (SUSPECTS,)
+        self._held_by.pop(run.id, None)
         if (claim := self._claim_on(run)) is not None:
             resources += (_claimed(claim),)
+            self._held_by[run.id] = claim.entry.id
         if run.state is RunState.WAITING:
             self._dispatch.hold(run.id, resources)
         else:

@@ -57,7 +57,8 @@ async def call_each(
     effects, fleets = effects_of(ctx), _fleets(ctx)
     before = _rows(effects.result_before)
     if ctx.run.reopened:  # a call that was killed and aborted has no rows, and its sessions have their records
-        before |= await fleets.succeeded(targets, asked, effects.calls_before(ctx.run.reopened))
+        others = [name for name in targets if name not in before or before[name].outcome is not Outcome.SUCCEEDED]
+        before |= await fleets.succeeded(others, asked, effects.calls_before(ctx.run.reopened))
 
     def tell(name: str, row: FleetRow) -> None:
         ctx.progress(len(call.rows), len(targets), f"{name} {row.outcome}")

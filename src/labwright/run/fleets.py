@@ -50,22 +50,28 @@ class RunFleets:
         return chosen(selector, members(await self.targets(), here), here)
 
     async def succeeded(self, targets: Sequence[str], asked: Asked, places: Sequence[str]) -> dict[str, FleetRow]:
-        """Give the rows of targets whose session of an earlier call has succeeded, as their own records tell."""
-        numbers = range(asked.how.retries + 1)
-        subjects = {
-            session_subject(name, self._session_id(place, name, asked.operation, number)): name
-            for place in places
-            for name in targets
-            for number in numbers
-        }
-        newest, _ = await self.journal.newest(list(subjects))
-        return {
-            subjects[entry.subject]: FleetRow(
-                outcome=Outcome.SUCCEEDED, session=entry.key, result=light(entry.record.result)
-            )
-            for entry in newest
-            if isinstance(entry.record, SessionEnded) and entry.record.state == "succeeded"
-        }
+        """Give the rows of targets whose session of an earlier call has succeeded, as their own records tell.
+
+        A target was tried again only where the session before is known: where there is none, none follows.
+        """
+        rows: dict[str, FleetRow] = {}
+        begun = [(place, name) for place in places for name in targets]
+        for number in range(asked.how.retries + 1):
+            subjects = {
+                session_subject(name, self._session_id(place, name, asked.operation, number)): (place, name)
+                for place, name in begun
+                if name not in rows
+            }
+            if not subjects:
+                break
+            newest, _ = await self.journal.newest(list(subjects))
+            for entry in newest:
+                if isinstance(entry.record, SessionEnded) and entry.record.state == "succeeded":
+                    result = light(entry.record.result)
+                    row = FleetRow(outcome=Outcome.SUCCEEDED, session=entry.key, result=result)
+                    rows[subjects[entry.subject][1]] = row
+            begun = [subjects[entry.subject] for entry in newest]
+        return rows
 
     def _session_id(self, place: str, name: str, operation: str, number: int) -> str:
         return hashed_id("ses", self.run, place, name, operation, number)

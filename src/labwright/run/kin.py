@@ -66,4 +66,6 @@ class Kin:
         if run.parent is None or run.state.is_final or run.aborting is not None:
             return False
         parent = self._present.runs.get(run.parent) or self._present.recall.run(run.parent)
-        return parent is not None and (parent.run.aborting is not None or parent.run.state is RunState.ABORTED)
+        if parent is None or (run.alone and parent.run.state.is_final):
+            return False
+        return parent.run.aborting is not None or parent.run.state is RunState.ABORTED

@@ -1,4 +1,4 @@
-"""Errors that come over the wire, as errors that can be raised here."""
+"""Errors that come over the wire, from a lab or from an agent, as errors that can be raised here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from labwright.core.errors import (
     ClaimedError,
     ConflictError,
     LabwrightError,
+    LockedError,
     NotAllowedError,
     NotFoundError,
+    NotRunningError,
     ParameterError,
+    RefusedError,
     SiteError,
     UnreachableError,
     UsageError,
@@ -26,7 +29,10 @@ _ERRORS: dict[str, type[LabwrightError]] = {
         NotFoundError,
         NotAllowedError,
         ConflictError,
+        LockedError,
         ClaimedError,
+        NotRunningError,
+        RefusedError,
         UnreachableError,
         WaitTimeoutError,
     )
@@ -34,7 +40,7 @@ _ERRORS: dict[str, type[LabwrightError]] = {
 
 
 def error_of(answer: Mapping[str, Any]) -> LabwrightError:
-    """Make the error that a lab's answer tells."""
+    """Make the error that an answer tells, of the same kind and exit code."""
     error = raised(ErrorRecord.model_validate(answer["error"]), int(answer.get("exit_code", 1)))
     if answer.get("findings"):
         kind = SiteError if answer["error"]["kind"] == SiteError.kind else ParameterError
@@ -50,4 +56,4 @@ def raised(record: ErrorRecord, exit_code: int = 1) -> LabwrightError:
 
 
 class RemoteError(LabwrightError):
-    """The lab reports an error of a kind that has no class here; `kind` and `exit_code` are those of the lab."""
+    """A lab or an agent reports an error of a kind that has no class here; `kind` and `exit_code` are as it says."""
