@@ -18,7 +18,7 @@ import pytest
 
 from labwright.compat.hein import ActionTimePoint, SamplingScheduler, SchedulerAction, TimePoint, TrackedAction
 from labwright.compat.hein.errors import OffsetWarning
-from labwright.core.errors import NotFoundError, NotRunningError, UsageError, WaitTimeoutError
+from labwright.core.errors import ConflictError, NotFoundError, NotRunningError, UsageError, WaitTimeoutError
 from labwright.testing import ManualClock
 
 LIMIT_S = 30.0
@@ -467,6 +467,27 @@ def test_rows_are_written_as_a_table(lab: Lab, tmp_path: Path, monkeypatch: pyte
     names = sorted(each.name for each in tmp_path.iterdir())
     assert [name.partition(" ")[2] for name in names] == ["scheduler output - 1.csv", "scheduler output.csv", ""]
     assert len((tmp_path / "samples.csv").read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_a_script_that_was_edited_after_a_crash_begins_anew_when_it_says_so(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    first = lab.scheduler(lab.action("sample"), time_deltas=[10, 10], journal=path)
+    first.start_sequence()
+    kept = path.read_bytes()
+    first.kill_sequence()
+    first.join()
+    path.write_bytes(kept)
+    edited = lab.scheduler(lab.action("sample"), time_deltas=[10, 20], journal=path)
+
+    with pytest.raises(ConflictError) as refused:
+        edited.start_sequence()
+    assert "start_sequence(fresh=True)" in refused.value.cure
+    assert edited.current_time is None
+    edited.start_sequence(fresh=True)
+    lab.clock.advance(30)
+    edited.join()
+
+    assert lab.times("sample") == [10, 30]
 
 
 def test_a_thousand_points_by_list_take_no_time(lab: Lab) -> None:

@@ -157,6 +157,19 @@ def test_a_script_that_comes_from_a_pipe_keeps_its_rows_in_the_current_folder(tm
     assert [each.name for each in tmp_path.iterdir()] == ["rows.rows.jsonl"]
 
 
+def test_a_program_that_is_installed_keeps_no_rows_beside_itself(tmp_path: Path) -> None:
+    text = """
+    from labwright import Schedule
+    with Schedule(print, name="rows").every(0.01, times=1) as schedule: schedule.join()
+    """
+    (tmp_path / "sampling.py").write_text(textwrap.dedent(text), encoding="utf-8")
+
+    command = [sys.executable, "-m", "unittest", "sampling"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=LIMIT_S, check=False)
+
+    assert (tmp_path / "rows.rows.jsonl").exists()
+
+
 def interrupted(tmp_path: Path, number: signal.Signals) -> subprocess.CompletedProcess[str]:
     path = script(
         tmp_path,

@@ -21,12 +21,17 @@ from labwright.schedule.line_checks import Line, what_is_wrong
 
 
 def beside_the_script(name: str) -> Path:
-    """Give the path of the rows beside the script that runs, or in the current folder where there is no such file."""
+    """Give the path of the rows beside the script that runs, or in the current folder where there is none of a user's.
+
+    There is none in a notebook, or when the script comes from a pipe, or when a program runs that is installed, such as
+    a test runner.
+    """
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-    if script is None or not Path(script).is_file():  # a notebook, or a script that comes from a pipe
+    path = Path(script or "").resolve()
+    if not path.is_file() or _is_installed(path):
         return Path.cwd() / f"{safe}.rows.jsonl"
-    return Path(script).resolve().with_name(f"{Path(script).stem}.{safe}.rows.jsonl")
+    return path.with_name(f"{path.stem}.{safe}.rows.jsonl")
 
 
 def last_run_in(path: Path) -> list[Line]:
@@ -136,6 +141,11 @@ def _damaged(path: Path, number: int, wrong: str) -> DamagedError:
         because=f"{wrong}, so what it tells of would be done again",
         cure="mend the line; or keep the file aside and begin anew with start(fresh=True)",
     )
+
+
+def _is_installed(script: Path) -> bool:
+    is_of_python = script.is_relative_to(Path(os.__file__).parent) or "site-packages" in script.parts
+    return is_of_python or script.parent == Path(sys.executable).parent
 
 
 def _aside(path: Path, number: int) -> Path:

@@ -301,15 +301,17 @@ class SamplingScheduler:
         new = Insertion(offsets=offsets, position=first.position, shift_s=offsets[-1])
         self._insert(new, self._chosen(additional_actions, specified_actions))
 
-    def start_sequence(self) -> None:
-        """Begin, or go on after a pause.
+    def start_sequence(self, *, fresh: bool = False) -> None:
+        """Begin, or go on after a pause; a run that a crash has cut short goes on, unless `fresh`.
 
         Raises:
             KilledError: the sequence has been killed.
             UsageError: an action of a time point does not take its arguments.
+            ConflictError: the file of rows has an unfinished run of another sequence.
+            DamagedError: the file of rows has a line that cannot be read.
         """
         self._name_it()
-        self._sequence.start()
+        self._sequence.start(fresh=fresh)
 
     def pause_sequence(self) -> None:
         """Begin no planned time point until `start_sequence` is called again."""

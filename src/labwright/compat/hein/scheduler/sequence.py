@@ -21,7 +21,7 @@ from labwright.compat.hein.errors import AlreadyTriggeredError, KilledError
 from labwright.compat.hein.scheduler.offsets import Insertion
 from labwright.compat.hein.scheduler.timepoint import ActionTimePoint
 from labwright.core.clock import Clock
-from labwright.core.errors import NotRunningError, UsageError, WaitTimeoutError
+from labwright.core.errors import ConflictError, DamagedError, NotRunningError, UsageError, WaitTimeoutError
 from labwright.plan.policies import Pause, Stop
 from labwright.plan.timepoints import after
 from labwright.schedule.actions import Action
@@ -143,12 +143,14 @@ class PointSequence:
                 self._left.append(point)
         self.hand_over()
 
-    def start(self) -> None:
-        """Begin, or go on after a pause.
+    def start(self, *, fresh: bool) -> None:
+        """Begin, or go on after a pause; with `fresh`, not with a run that a crash has cut short.
 
         Raises:
             KilledError: the sequence has been killed.
             UsageError: an action of a point does not take its arguments.
+            ConflictError: the file of rows has an unfinished run of another sequence.
+            DamagedError: the file of rows has a line that cannot be read.
         """
         with self._guard:
             if self.is_killed:
@@ -168,10 +170,12 @@ class PointSequence:
         if running:
             running.resume()
         try:
-            self.hand_over(is_first=is_first)
-        except BaseException:
+            self.hand_over(is_first=is_first, fresh=fresh)
+        except BaseException as error:
             if is_first:
                 self.start_time = None
+            if isinstance(error, ConflictError | DamagedError):
+                error.cure = error.cure.replace("start(", "start_sequence(")
             raise
 
     def pause(self) -> None:
@@ -240,7 +244,7 @@ class PointSequence:
                 if self._is_paused:
                     self._wait_for_the_end_of_a_pause(end_s)
 
-    def hand_over(self, *, is_first: bool = False) -> None:
+    def hand_over(self, *, is_first: bool = False, fresh: bool = False) -> None:
         """Give the points that are new to the schedule that runs, or to another one when that is over."""
         with self._guard:
             if self.start_time is None or self.is_killed or not self._left or self._is_given_to_running():
@@ -256,7 +260,7 @@ class PointSequence:
         try:
             if before:
                 before.join()  # until it has let go of its file
-            schedule.start()
+            schedule.start(fresh=fresh)
         except BaseException:
             with self._guard:
                 self._schedule, self._left = before, [*points, *self._left]
