@@ -135,6 +135,7 @@ REQUEST = {"request": {"task": "easy", "params": {}}}
         ("emit", {"event": {"type": "x"}}),
         ("abort", {"run_id": "run_1"}),
         ("retry", {"run_id": "run_1"}),
+        ("approve", {"run_id": "run_1"}),
         ("release", {"event_id": "1"}),
         ("claim", {"selector": "t1", "seconds": 60}),
         ("unclaim", {"claim_id": "clm"}),
@@ -335,6 +336,43 @@ async def test_what_an_expert_has_run_is_not_retried_by_an_operator(here: Here) 
     async with here.as_("erik", Role.OPERATOR) as erik:
         with pytest.raises(NotAllowedError, match="may not run hard"):
             await erik.retry(runs.runs[0], from_start=True)
+
+
+async def test_who_may_run_a_task_approves_its_runs_and_nobody_less(here: Here) -> None:
+    runs = await here.lab.request(Request("hard", approve=True))
+    (run_id,) = runs.runs
+    async with (
+        here.as_("olga", Role.OPERATOR) as olga,
+        here.as_("vera", Role.VIEWER) as vera,
+        here.as_("emil", Role.EXPERT) as emil,
+    ):
+        for refused, why in ((olga, "may not approve hard"), (vera, "may not approve runs")):
+            with pytest.raises(NotAllowedError, match=why):
+                await refused.approve(run_id)
+        assert (await here.lab.run_shown(run_id))["state"] == "waiting"
+        run = await emil.approve(run_id, reason="looked at it")
+    assert run.approved is not None
+    assert (run.approved.by, run.approved.role, run.approved.reason) == ("emil", "expert", "looked at it")
+    ended = await here.lab.wait(here.lab.follow_runs(runs), timeout_s=30)
+    assert ended[run_id].state is RunState.SUCCEEDED
+    for name in ("olga", "vera"):
+        assert [refusal.what for refusal in await here.refusals(name)] == ["approve"]
+
+
+async def test_runs_on_a_fleet_are_approved_as_their_task_is(here: Here) -> None:
+    params = {"task": "hard", "selector": "kind=pump", "params": {}}
+    (run_id,) = (await here.lab.request(Request("fleet-run", params=params, approve=True))).runs
+    call = {"operation": "burn", "selector": "t1"}
+    (call_id,) = (await here.lab.request(Request("fleet-call", params=call, approve=True))).runs
+    async with here.as_("otto", Role.OPERATOR) as otto, here.raw("agnes", Role.AGENT) as agnes:
+        with pytest.raises(NotAllowedError, match="may not approve hard"):
+            await otto.approve(run_id)
+        with pytest.raises(NotAllowedError, match="may not approve what"):
+            await otto.approve(call_id)
+        for run in (run_id, call_id):
+            await here.lab.abort(run)
+        with pytest.raises(TimeoutError):
+            await act(agnes, "agent=agnes", "approve", {"run_id": run_id})
 
 
 async def test_a_run_goes_on_when_the_claim_before_it_has_expired(here: Here) -> None:

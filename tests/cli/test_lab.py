@@ -30,6 +30,8 @@ RUN = {
     "not_after",
     "next_attempt_at",
     "waiting_for",
+    "approve",
+    "approved",
     "worker",
     "result",
     "note",
@@ -39,7 +41,7 @@ RUN = {
 STEP = {"name", "position", "state", "attempts", "started_at", "ended_at", "output", "error"}
 ERROR = {"kind", "message", "because", "try", "traceback"}
 DECISION = {"id", "at", "held", "event", "scenario", "rules", "requests"}
-REQUEST = {"id", "task", "params", "on", "priority", "not_before", "not_after", "key", "rules"}
+REQUEST = {"id", "task", "params", "on", "priority", "not_before", "not_after", "key", "approve", "rules"}
 
 
 def fresh() -> str:
@@ -251,6 +253,21 @@ def test_runs_are_watched_and_aborted_by_filter(lab: Terminal) -> None:
     assert {run["state"] for run in ended} == {"aborted"}
     assert lab("runs", "watch", ended[0]["id"], code=1).out.startswith(ended[0]["id"])
     assert lab("runs", "abort", "--json", code=2).error["kind"] == "usage"
+
+
+def test_runs_are_asked_for_with_approval_and_approved(lab: Terminal) -> None:
+    runs = lab("run", "add", "-p", "first=1", "--on", "crate=1", "--approve", "--json").json["items"]
+    assert {(run["state"], run["waiting_for"]["kind"]) for run in runs} == {("waiting", "approval")}
+    first, *others = [run["id"] for run in runs]
+    assert f"waits for approval: labwright runs approve {first}" in " ".join(lab("runs", "show", first).out.split())
+    assert f"{first} add: approved" in lab("runs", "approve", first, "--reason", "it is safe").out
+    lab("runs", "watch", first)
+    assert ": it is safe" in lab("runs", "show", first).out
+    assert "approved it: it is safe" in lab("runs", "why", first).out
+    approved = lab("runs", "approve", "--task", "add", "--since", "1h", "--json").json["items"]
+    assert {run["id"] for run in approved} == set(others)
+    assert lab("runs", "approve", "--task", "add", "--json", code=3).error["kind"] == "not_found"
+    assert lab("runs", "approve", "--json", code=2).error["kind"] == "usage"
 
 
 def test_a_filter_that_cannot_be_read_is_a_usage_error(lab: Terminal) -> None:

@@ -98,8 +98,10 @@ BY_CLASS: dict[type[Record], st.SearchStrategy[Record]] = {
                 "not_after": st.none() | moments,
                 "key": st.none() | texts,
                 "cause": causes,
+                "approve": st.booleans(),
                 "error": st.none() | errors,
             },
+            records.Approved: {"by": texts, "role": names, "reason": texts},
             records.Started: {
                 "token": tokens,
                 "attempt": st.integers(1, 4),

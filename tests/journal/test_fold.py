@@ -7,10 +7,11 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labwright.core.model import ErrorRecord, Run, RunState, StepState, WaitingFor
+from labwright.core.model import Approval, ErrorRecord, Run, RunState, StepState, WaitingFor
 from labwright.journal.fold import apply, fold, is_open_attempt
 from labwright.journal.records import (
     Aborting,
+    Approved,
     AttemptLost,
     Finished,
     Record,
@@ -134,6 +135,32 @@ def test_a_wait_frees_the_worker_and_is_remembered() -> None:
     )
     assert (run.state, run.worker, run.next_attempt_at) == (RunState.WAITING, None, until)
     assert run.waits == {"0:0": until}
+
+
+def test_a_run_that_needs_approval_waits_for_it_and_is_pending_then() -> None:
+    run = fold([requested(approve=True)], "r")
+    assert run is not None
+    assert run.waiting_for is not None
+    assert (run.state, run.waiting_for.kind, run.awaits_approval) == (RunState.WAITING, "approval", True)
+    approved = apply(run, Approved(by="grace", role="expert", reason="all clear", at=NOW), "r")
+    assert approved is not None
+    assert (approved.state, approved.waiting_for, approved.awaits_approval) == (RunState.PENDING, None, False)
+    assert approved.approved == Approval(by="grace", role="expert", reason="all clear", at=NOW)
+    assert apply(approved, Approved(by="ada"), "r") == approved
+
+
+def test_an_approval_of_what_needs_none_changes_nothing() -> None:
+    assert folded(Approved(by="grace")) == folded()
+
+
+def test_a_retry_needs_no_second_approval_and_does_not_make_up_for_the_first() -> None:
+    tried = [started(10, "a"), Finished(token=10, state="failed", error=ERROR), Reopened(token=30)]
+    approved = fold([requested(approve=True), Approved(by="grace"), *tried], "r")
+    never = fold([requested(approve=True), Finished(state="aborted"), Reopened(token=30)], "r")
+    assert approved is not None
+    assert never is not None
+    assert approved.state is RunState.PENDING
+    assert (never.state, never.awaits_approval) == (RunState.WAITING, True)
 
 
 def test_a_stuck_run_ends_once_its_worker_is_gone() -> None:

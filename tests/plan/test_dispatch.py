@@ -22,6 +22,7 @@ candidates = st.builds(
     requested_at=st.sampled_from([0.0, 30.0, 60.0]),
     due_at=st.sampled_from([0.0, 5.0, 10.0]),
     latest_at=st.none() | st.sampled_from([7.0, 20.0]),
+    is_held=st.sampled_from([False, False, False, True]),
 )
 
 
@@ -51,7 +52,9 @@ class Naive:
 
     def _may_start(self, each: Candidate, now: float, free: dict[str, int]) -> bool:
         taken = {resource for run, resources in self.held.items() if run != each.run for resource in resources}
-        return each.due_at <= now and free.get(each.pool, 0) > 0 and not taken & set(each.resources)
+        return (
+            not each.is_held and each.due_at <= now and free.get(each.pool, 0) > 0 and not taken & set(each.resources)
+        )
 
 
 class AgainstNaive(RuleBasedStateMachine):
@@ -119,7 +122,8 @@ class AgainstNaive(RuleBasedStateMachine):
 
     @invariant()
     def time_alone_changes_nothing_before_the_next_moment(self) -> None:
-        moments = [each.due_at for each in self.naive.candidates.values() if each.due_at > self.now]
+        waiting = [each for each in self.naive.candidates.values() if not each.is_held]
+        moments = [each.due_at for each in waiting if each.due_at > self.now]
         moments += [
             each.latest_at
             for each in self.naive.candidates.values()
@@ -223,6 +227,19 @@ def test_a_latest_start_that_has_passed_expires_a_run_and_frees_the_way() -> Non
     assert [candidate.run for candidate in chosen.expired] == ["late"]
     assert [candidate.run for candidate in chosen.start] == ["next"]
     assert started(offered(late), now=50) == ["late"]
+
+
+def test_a_run_that_waits_for_a_person_does_not_start_and_expires_all_the_same() -> None:
+    held = Candidate(run="held", resources=("t",), latest_at=50, is_held=True)
+    policy = offered(held, Candidate(run="other", resources=("t",), requested_at=1))
+    assert policy.next_moment() == 0
+    assert started(policy, now=40) == ["other"]
+    assert policy.next_moment() == 50
+    assert policy.choose(**everywhere(now=60)).expired == (held,)
+    policy.release("other")
+    policy.offer(held)
+    policy.offer(replace(held, is_held=False))
+    assert started(policy, now=40) == ["held"]
 
 
 @given(st.permutations([Candidate(run=f"r{n}", requested_at=n) for n in range(6)]))

@@ -155,7 +155,14 @@ async def children(ctx):
     return await ctx.spawn(Request("one", x=7))
 
 
+@step
+async def risk(ctx):
+    return await ctx.spawn(Request("risky"))
+
+
 one = Task("one", steps=[first])
+risky = Task("risky", steps=[first], approve=True)
+risky_parent = Task("risky-parent", steps=[risk])
 three = Task("three", steps=[first, second, third])
 flake = Task("flake", steps=[first, flaky], retry=Retry(first=0.05, jitter=0))
 napping = Task("napping", steps=[nap, third])
@@ -178,6 +185,11 @@ parent = Task("parent", steps=[children])
 def on_thing(scenario):
     yield Request("three", x=scenario.n)
     yield Request("one", on="kind=pump")
+
+
+@rule(event_type("risky.thing"))
+def on_risky(scenario):
+    yield Request("risky")
 
 
 @rule(event_type("many"))

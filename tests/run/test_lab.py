@@ -23,6 +23,8 @@ from labwright.core.model import Run, RunState, StepState, utc_now
 from labwright.core.request import Request
 from labwright.journal.nats_server import EmbeddedServer
 from labwright.journal.presence import ProcessIdentity
+from labwright.plan.fan_out import FanOut
+from labwright.run.fleets import run_request
 from labwright.run.settings import Settings, load_settings
 from labwright.run.worker_keeper import slots_held
 from labwright.server import Server, serving, stop
@@ -86,6 +88,19 @@ class Here:
 
     def words(self, run_id: str) -> list[str]:
         return [word for word, run, _ in self.ledger() if run == run_id]
+
+    async def watched(self, run_id: str) -> dict[str, Any]:
+        """Watch a run that exists until its end."""
+        async with asyncio.timeout(20):
+            return [shown async for shown in self.lab.watch([run_id])][-1]
+
+    async def waiting_after(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Send an event, and give the run of it once it waits."""
+        async with asyncio.timeout(20):
+            async for update in self.lab.follow_event(await self.lab.emit(event)):
+                if update.run is not None:
+                    return await self.lab.run_shown(update.run.id, seq=await self.lab.journal.last_seq())
+        raise AssertionError("no run has followed")
 
     async def emitted(self, kind: str, **data: Any) -> tuple[dict[str, Any] | None, dict[str, Run]]:
         """Send an event, and wait for all that follows."""
@@ -251,6 +266,79 @@ async def test_a_step_that_cannot_be_stopped_ends_its_worker_and_others_go_on(ow
     assert (await own.end(nap)).state is RunState.SUCCEEDED
     assert (await own.run("one")).state is RunState.SUCCEEDED
     assert own.words(run.id) == ["ignore"]
+
+
+# --- approval --------------------------------------------------------------------------------------------------------
+
+
+async def asked(here: Here, task: str, **options: Any) -> tuple[RequestedRuns, dict[str, Any]]:
+    """Request a run that is to be approved, and give it as it is shown."""
+    runs = await here.lab.request(Request(task, **options))
+    return runs, await here.lab.run_shown(runs.runs[0], seq=runs.seq)
+
+
+async def test_a_run_waits_for_a_person_holds_nothing_meanwhile_and_starts_when_approved(here: Here) -> None:
+    runs, shown = await asked(here, "one", on="t1", approve=True)
+    assert (shown["state"], shown["waiting_for"]["kind"]) == ("waiting", "approval")
+    assert (await here.run("one", on="t1")).state is RunState.SUCCEEDED
+    assert here.words(runs.runs[0]) == []
+    approved = await here.lab.approve(runs.runs[0], reason="all clear")
+    assert approved.approved is not None
+    assert (approved.approved.by, approved.approved.reason) == (here.lab.by, "all clear")
+    assert (await here.end(runs)).state is RunState.SUCCEEDED
+    assert here.words(runs.runs[0]) == ["first"]
+    assert (await here.lab.approve(runs.runs[0], reason="again")).approved == approved.approved
+    story = await here.lab.why(runs.runs[0], seq=await here.lab.journal.last_seq())
+    assert [part["summary"] for part in story if part["kind"] == "approval"] == [
+        f"{here.lab.by} approved it: all clear"
+    ]
+
+
+async def test_each_run_of_a_task_that_always_needs_approval_waits(here: Here) -> None:
+    decided = await here.waiting_after({"type": "risky.thing"})
+    runs, shown = await asked(here, "risky")
+    parent = await here.lab.request(Request("risky-parent"))
+    await here.until(parent, lambda run: run.state is RunState.SUCCEEDED)
+    page = await here.lab.runs(parent=parent.runs[0], seq=await here.lab.journal.last_seq())
+    for run in (decided, shown, page["items"][0]):
+        assert (run["task"], run["state"], run["approve"]) == ("risky", "waiting", True)
+        await here.lab.approve(run["id"])
+    assert (await here.end(runs)).state is RunState.SUCCEEDED
+    assert (await here.end(parent)).state is RunState.SUCCEEDED
+
+
+async def test_of_a_fleet_the_whole_waits_for_approval_and_its_runs_do_not(here: Here) -> None:
+    whole = run_request(Request("risky", on="kind=pump"), FanOut.given())
+    runs, shown = await asked(here, whole.task, params=whole.params)
+    assert (shown["state"], shown["waiting_for"]["kind"]) == ("waiting", "approval")
+    await here.lab.approve(runs.runs[0])
+    ended = await here.ends([runs])
+    assert [run.state for run in ended.values()] == [RunState.SUCCEEDED] * 3
+
+
+async def test_a_run_that_nobody_approves_in_time_expires_and_waits_again_if_it_is_retried(here: Here) -> None:
+    runs, _ = await asked(here, "one", approve=True, not_after=utc_now() + timedelta(seconds=0.3))
+    run = await here.end(runs)
+    assert (run.state, run.error and run.error.because) == (RunState.EXPIRED, "nobody approved it in time")
+    with pytest.raises(ConflictError, match="cannot be approved: it is expired"):
+        await here.lab.approve(run.id)
+    assert (await here.lab.retry(run.id)).awaits_approval
+    await here.lab.abort(run.id)
+    assert (await here.watched(run.id))["state"] == "aborted"
+
+
+async def test_a_retry_of_an_approved_run_goes_on_at_once(here: Here) -> None:
+    runs, _ = await asked(here, "one", approve=True)
+    await here.lab.approve(runs.runs[0])
+    await here.end(runs)
+    await here.lab.retry(runs.runs[0], from_start=True)
+    assert (await here.watched(runs.runs[0]))["state"] == "succeeded"
+
+
+async def test_what_needs_no_approval_cannot_be_approved(here: Here) -> None:
+    run = await here.run("one")
+    with pytest.raises(ConflictError, match="cannot be approved"):
+        await here.lab.approve(run.id)
 
 
 # --- order -----------------------------------------------------------------------------------------------------------
@@ -566,6 +654,26 @@ async def test_what_a_killed_serve_leaves_is_adopted_by_the_next_and_finished(tm
     finally:
         with suppress(ProcessLookupError):
             serve.kill()
+        await serve.wait()
+        await stop(settings)
+
+
+async def test_what_waits_for_approval_waits_on_after_serve_was_killed(tmp_path: Path) -> None:
+    settings = write_lab(tmp_path / "site")
+    serve = await start_serve(settings.folder)
+    try:
+        async with connect_async(settings=settings) as lab:
+            here = Here(settings, lab)
+            runs, _ = await asked(here, "one", approve=True)
+            serve.kill()
+            await serve.wait()
+            serve = await start_serve(settings.folder)
+            assert (await here.run("one")).state is RunState.SUCCEEDED
+            assert (await lab.run_shown(runs.runs[0]))["waiting_for"]["kind"] == "approval"
+            await lab.approve(runs.runs[0])
+            assert (await here.end(runs)).state is RunState.SUCCEEDED
+    finally:
+        serve.kill()
         await serve.wait()
         await stop(settings)
 

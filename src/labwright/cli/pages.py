@@ -63,6 +63,7 @@ def request_line(request: Mapping[str, Any]) -> str:
     words += [f"priority {request['priority']}"] if request["priority"] else []
     words += [f"{name.replace('_', ' ')} {request[name]}" for name in ("not_before", "not_after") if request[name]]
     words += [f"key {request['key']}"] if request["key"] else []
+    words += ["once approved"] if request.get("approve") else []
     return " ".join(filter(None, words))
 
 
@@ -122,6 +123,7 @@ def _lines_about(run: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if run["params"]:
         yield "parameters", pairs(run["params"])
     yield "requested", run["requested_at"] + (f" by {run['by']}" if run["by"] else "")
+    yield from _approval_line(run)
     if run["started_at"]:
         took = duration(run["started_at"], run["ended_at"])
         yield "started", f"{run['started_at']}, attempt {run['attempt']}" + (f", took {took}" if took else "")
@@ -135,6 +137,12 @@ def _lines_about(run: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield name, str(run[name])
     if run.get("aborting"):
         yield "aborting", str(run["aborting"])
+
+
+def _approval_line(run: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    if approved := run["approved"]:
+        reason = f": {approved['reason']}" if approved["reason"] else ""
+        yield "approved", f"{approved['at']} by {approved['by']}{reason}"
 
 
 def _step_row(step: Mapping[str, Any], attempt: int) -> Sequence[Text]:

@@ -50,6 +50,12 @@ Key = Annotated[
     ),
 ]
 Priority = Annotated[int, typer.Option("--priority", metavar="N", help="A higher priority goes first.")]
+Approve = Annotated[
+    bool,
+    typer.Option(
+        "--approve", help="Have the runs wait until a person has approved them: runs approve.", show_default=False
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only check the request and show what would run.", show_default=False)
 ]
@@ -72,6 +78,7 @@ def run(
     not_before: NotBefore = None,
     not_after: NotAfter = None,
     key: Key = None,
+    approve: Approve = False,
     dry_run: DryRun = False,
     quorum: Quorum = None,
     parallel: Parallel = None,
@@ -93,6 +100,7 @@ def run(
       labwright run rotate-certificate --on 'env=prod,name!=api-3'
       labwright run calibrate --key 2026-01 --not-before +15m
       labwright run reduce -p @parameters.json --dry-run
+      labwright run bake-out --on chamber-2 --approve
       labwright run rotate-certificate --on env=prod --waves 1,10%,all --failure-budget 2 --wait
     """
     if timeout is not None and not wait:
@@ -104,6 +112,7 @@ def run(
         not_before=moment(not_before, "--not-before"),
         not_after=moment(not_after, "--not-after"),
         key=key,
+        approve=approve,
         params=parameters(param or ()),
     )
     fleet = {

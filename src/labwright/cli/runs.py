@@ -31,7 +31,7 @@ PAGE = 500
 SHOWN_S = 3.0
 """How long `abort` waits for runs to end before it tells how they are."""
 
-runs = group("The runs of tasks: list, show, explain, watch, abort, retry.")
+runs = group("The runs of tasks: list, show, explain, watch, approve, abort, retry.")
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or the beginning of it.")]
 RunIds = Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs.", show_default=False)]
@@ -40,6 +40,8 @@ Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with the lin
 FromStart = Annotated[
     bool, typer.Option("--from-start", help="Begin with the first step, not the one that failed.", show_default=False)
 ]
+
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept and shown.", show_default=False)]
 
 
 def add_to(app: typer.Typer, *, panel: str) -> None:
@@ -224,7 +226,44 @@ def _watch_line(shown: dict[str, Any]) -> str:
     return run_line(Run.model_validate_json(json.dumps(shown)))
 
 
-# --- ending and retrying ---------------------------------------------------------------------------------------------
+# --- approving, ending and retrying ----------------------------------------------------------------------------------
+
+
+@command(runs, "approve")
+def approve(
+    caller: Caller,
+    run_ids: RunIds = None,
+    *,
+    reason: Reason = "",
+    state: StateFilter = None,
+    task: TaskFilter = None,
+    on: OnFilter = None,
+    since: SinceFilter = None,
+    cause: CauseFilter = None,
+) -> None:
+    """Let runs start that wait for a person's approval: those named, or all waiting ones that filters choose.
+
+    Whoever approves may run the task themselves, and is an operator or more. Who it was, and why, is kept.
+
+    Examples:
+      labwright runs approve run_01JC --reason 'the chamber is closed'
+      labwright runs approve --task bake-out --since 1h
+    """
+    filters = run_filters(state=state, task=task, on=on, since_text=since, cause=cause)
+    _need_choice(run_ids, filters, "approve")
+
+    async def let_start(lab: AsyncLab) -> None:
+        chosen = await _chosen(lab, run_ids or (), {"state": "waiting", **filters}, wanted=_awaits_approval)
+        done = await _each(caller, chosen, lambda run_id: lab.approve(run_id, reason=reason))
+        from labwright.cli.waiting import run_fields
+
+        _show_changed(caller, [run_fields(run) for run in done], "approved")
+
+    caller.with_lab(let_start)
+
+
+def _awaits_approval(shown: dict[str, Any]) -> bool:
+    return shown["approve"] and shown["approved"] is None
 
 
 @command(runs, "abort")
@@ -314,22 +353,38 @@ def _need_choice(run_ids: Sequence[str] | None, filters: dict[str, Any], verb: s
         )
 
 
-async def _chosen(lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> list[str]:
-    if found := await found_runs(lab, run_ids, filters):
+def _anything(_shown: dict[str, Any]) -> bool:
+    return True
+
+
+async def _chosen(
+    lab: AsyncLab,
+    run_ids: Sequence[str],
+    filters: dict[str, Any],
+    *,
+    wanted: Callable[[dict[str, Any]], bool] = _anything,
+) -> list[str]:
+    if found := await found_runs(lab, run_ids, filters, wanted=wanted):
         return found
     words = ", ".join(f"{name} {str(value).replace(',', ' or ')}" for name, value in filters.items())
     raise NotFoundError("no run is chosen", because=f"there is none with {words}", cure="see labwright runs list")
 
 
-async def found_runs(lab: AsyncLab, run_ids: Sequence[str], filters: dict[str, Any]) -> list[str]:
-    """Give the whole ids of those that are named, or of all that filters choose."""
+async def found_runs(
+    lab: AsyncLab,
+    run_ids: Sequence[str],
+    filters: dict[str, Any],
+    *,
+    wanted: Callable[[dict[str, Any]], bool] = _anything,
+) -> list[str]:
+    """Give the whole ids of those that are named, or of all that filters choose and that are wanted."""
     if run_ids:
         return [(await lab.run_shown(run_id))["id"] for run_id in dict.fromkeys(run_ids)]
     found: list[str] = []
     cursor: str | None = None
     while True:
         page = await lab.runs(limit=PAGE, cursor=cursor, **filters)
-        found += [item["id"] for item in page["items"]]
+        found += [item["id"] for item in page["items"] if wanted(item)]
         cursor = page["next_cursor"]
         if cursor is None:
             return found

@@ -65,6 +65,8 @@ def _show(caller: Caller, task: dict[str, Any]) -> None:
     output.text(f"  retry       {pairs(task['retry'])}", f"  pool        {task['pool']}")
     if task["role"] != Role.OPERATOR:
         output.text(f"  role        {task['role']}")
+    if task["approve"]:
+        output.text("  approve     every run waits until a person approves it")
     if task["locks"]:
         output.text(f"  locks       {', '.join(task['locks'])}")
     _show_parameters(caller, task["params"])

@@ -58,6 +58,10 @@ class ActingLab(AsyncLab):
         """Have an ended run tried again, from the step that failed or from its start."""
         return Run.model_validate(await self._act("retry", run_id=run_id, from_start=from_start))
 
+    async def approve(self, run_id: str, *, reason: str = "") -> Run:
+        """Let a run start that waits for a person's approval."""
+        return Run.model_validate(await self._act("approve", run_id=run_id, reason=reason))
+
     async def change_pool(self, pool: str, state: str) -> int:
         """Pause, drain or resume a pool (`state`: paused, draining, active); gives the sequence of that."""
         return await self._act("pool", pool=pool, state=state)

@@ -21,7 +21,7 @@ from labwright.core.roles import Role, checked_role
 from labwright.journal.connection import Connection
 from labwright.journal.records import Refused
 from labwright.journal.session_fold import decoded
-from labwright.run.fleets import CALL, RUN
+from labwright.run.fleets import CALL, RUN, inner_tasks
 from labwright.run.settings import Settings
 
 NEEDS = {
@@ -29,6 +29,7 @@ NEEDS = {
     "request": Role.OPERATOR,
     "abort": Role.OPERATOR,
     "retry": Role.OPERATOR,
+    "approve": Role.OPERATOR,
     "release": Role.OPERATOR,
     "claim": Role.OPERATOR,
     "unclaim": Role.OPERATOR,
@@ -41,6 +42,7 @@ WHAT = {
     "request": "request runs",
     "abort": "abort runs",
     "retry": "retry runs",
+    "approve": "approve runs",
     "release": "release events that were set aside",
     "claim": "claim targets",
     "unclaim": "give claims back",
@@ -112,12 +114,8 @@ class Acts:
                 done: object = await lab.emit(cast("Mapping[str, Any]", body["event"]))
             case "request":
                 done = await _requested(lab, asker, body)
-            case "abort":
-                await _may_touch(lab, asker, str(body["run_id"]))
-                done = await lab.abort(**body)
-            case "retry":
-                await _may_touch(lab, asker, str(body["run_id"]), starts=True)
-                done = await lab.retry(**body)
+            case "abort" | "retry" | "approve":
+                done = await _done_to_run(lab, asker, verb, body)
             case "release":
                 done = await lab.release(**body)
             case "claim":
@@ -140,28 +138,27 @@ class Acts:
             await lab.journal.append(f"audit.act.{record.record_id}", record, after=0, patience_s=10)
 
 
+async def _done_to_run(lab: AsyncLab, asker: Asker, verb: str, body: dict[str, Any]) -> Run:
+    run_id = str(body["run_id"])
+    match verb:
+        case "abort":
+            await _may_touch(lab, asker, run_id)
+            return await lab.abort(**body)
+        case "retry":
+            await _may_touch(lab, asker, run_id, starts=True)
+            return await lab.retry(**body)
+        case _:
+            await _may_approve(lab, asker, run_id)
+            return await lab.approve(**body)
+
+
 async def _requested(lab: AsyncLab, asker: Asker, body: dict[str, Any]) -> RequestedRuns:
     request = RequestRecord.model_validate(body["request"]).to_request()
     prepared = await lab.ask("prepare", task=request.task, params=dict(request.params), on=request.on)
     asker.needs(checked_role(prepared["role"], "the task"), f"run {request.task}")
-    for inner in _inner_tasks(request.task, request.params):
+    for inner in inner_tasks(request.task, request.params):
         asker.needs(await _role_of(lab, inner), f"run {inner}")
     return await lab.request(request)
-
-
-def _inner_tasks(task: str, params: Any) -> Iterator[str]:
-    """Name what a run has run on many targets, however deep: who may not run a task may not have it run on them.
-
-    Raises:
-        UsageError: it does not say so as it stands.
-    """
-    while task == RUN:
-        given: dict[str, Any] = dict(cast("Mapping[str, Any]", params)) if isinstance(params, Mapping) else {}
-        inner: object = given.get("task")
-        if not isinstance(inner, str):
-            raise UsageError(f"{RUN} is to run a task, and names none", cure="labwright run TASK --on SELECTOR")
-        yield inner
-        task, params = inner, given.get("params")
 
 
 async def _role_of(lab: AsyncLab, task: str) -> Role:
@@ -210,7 +207,7 @@ async def _may_retry(lab: AsyncLab, asker: Asker, run: Mapping[str, Any]) -> Non
     credential, which only those lend it who may run the one that made it.
     """
     params = (await lab.run_shown(run["id"], full=True))["params"] if run["task"] == RUN else None
-    for task in (run["task"], *_inner_tasks(run["task"], params)):
+    for task in (run["task"], *inner_tasks(run["task"], params)):
         asker.needs(await _role_of(lab, task), f"run {task}")
     if run["role"]:
         asker.needs(Role(run["role"]), f"retry what {run['by']} has asked for")
@@ -218,6 +215,19 @@ async def _may_retry(lab: AsyncLab, asker: Asker, run: Mapping[str, Any]) -> Non
         asker.needs(Role.ADMIN, f"retry what {run['by']} has asked for")
     elif run["parent"]:
         await _may_retry(lab, asker, await lab.run_shown(run["parent"]))
+
+
+async def _may_approve(lab: AsyncLab, asker: Asker, run_id: str) -> None:
+    """Insist on the roles of all that a run would run.
+
+    What an operation of a fleet needs is known to its agents alone, which judge by who asked for the run: so nobody
+    approves such a call who is less than that.
+    """
+    run = await lab.run_shown(run_id, full=True)
+    for task in (run["task"], *inner_tasks(run["task"], run["params"])):
+        if task == CALL:
+            asker.needs(Role(run["role"] or Role.ADMIN), f"approve what {run['by']} has asked for")
+        asker.needs(await _role_of(lab, task), f"approve {task}")
 
 
 def _plain(done: object) -> Any:

@@ -71,6 +71,10 @@ class Lab:
         """Have an ended run tried again."""
         return self._do(self._lab.retry(run_id, from_start=from_start))
 
+    def approve(self, run_id: str, *, reason: str = "") -> Run:
+        """Let a run start that waits for a person's approval."""
+        return self._do(self._lab.approve(run_id, reason=reason))
+
     def claim(self, selector: str, seconds: float, *, reason: str = "") -> dict[str, Any]:
         """Have targets for oneself for a time, or renew one's own claim of the same selector; gives the claim."""
         return self._do(self._lab.claim(selector, seconds, reason=reason))

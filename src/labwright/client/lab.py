@@ -50,6 +50,7 @@ from labwright.journal.connection import Connection
 from labwright.journal.fold import apply, fold
 from labwright.journal.records import (
     Aborting,
+    Approved,
     PoolChanged,
     Received,
     Record,
@@ -140,12 +141,17 @@ class AsyncLab(Instruments):
     async def prepare(self, request: Request) -> tuple[Request, tuple[str | None, ...], float | None]:
         """Check a request against the site; gives it with all parameters, its targets and the task's latest start.
 
+        It comes back as one for approval where its task always needs that.
+
         Raises:
             NotFoundError: no such task, or no target is chosen.
             ParameterError, SelectorError: something cannot be read.
         """
         answer = await self.ask("prepare", task=request.task, params=dict(request.params), on=request.on)
-        return request.with_params(**answer["params"]), tuple(answer["targets"]), answer["start_within"]
+        checked = request.with_params(**answer["params"])
+        if answer["approve"]:
+            checked = checked.for_approval()
+        return checked, tuple(answer["targets"]), answer["start_within"]
 
     async def request(self, request: Request) -> RequestedRuns:
         """Ask for runs: one per target that the request chooses.
@@ -195,7 +201,12 @@ class AsyncLab(Instruments):
     async def _request(self, request: Request, target: str | None, start_within: float | None) -> tuple[str, int, bool]:
         run_id = run_id_for(request, target)
         record = requested(
-            request, target=target, cause=Cause(kind="operator", id=self.by), by=self.by, start_within=start_within
+            request,
+            target=target,
+            cause=Cause(kind="operator", id=self.by),
+            by=self.by,
+            start_within=start_within,
+            approve=request.approve,
         )
         record = record.model_copy(update={"origin": self.origin, "role": self._role})
         seq, is_new = await self._create(f"run.{run_id}", record, record.content, run_id)
@@ -250,6 +261,26 @@ class AsyncLab(Instruments):
             if await writer.append(record, while_=still, patience_s=PATIENCE_S):
                 break
         return writer.run
+
+    async def approve(self, run_id: str, *, reason: str = "") -> Run:
+        """Let a run start that waits for a person's approval; one that is approved already stays as it is.
+
+        Raises:
+            NotFoundError: there is no such run.
+            ConflictError: it needs no approval, or has ended without one.
+        """
+        writer = await self._writer(run_id)
+        record = Approved(by=self.by, role=self._role, reason=reason)
+        await writer.append(
+            record, while_=lambda run: run.awaits_approval and not run.state.is_final, patience_s=PATIENCE_S
+        )
+        if (run := writer.run).approved is not None:
+            return run
+        raise ConflictError(
+            f"{run.id} cannot be approved: it is {run.state}",
+            because="it has ended without approval" if run.approve else "it does not need approval",
+            cure=f"labwright runs retry {run.id} has it wait for approval again" if run.approve else "",
+        )
 
     async def _is_alone(self, run: Run) -> bool:
         """Tell whether the run that made one has ended, and waits for it no more."""

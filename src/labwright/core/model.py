@@ -139,6 +139,7 @@ class RequestRecord(Model):
     not_before: Instant | None = None
     not_after: Instant | None = None
     key: str | None = None
+    approve: bool = False
     rules: tuple[str, ...] = ()
 
     @classmethod
@@ -153,6 +154,7 @@ class RequestRecord(Model):
             not_before=request.not_before,
             not_after=request.not_after,
             key=request.key,
+            approve=request.approve,
             rules=rules,
         )
 
@@ -165,6 +167,7 @@ class RequestRecord(Model):
             not_before=self.not_before,
             not_after=self.not_after,
             key=self.key,
+            approve=self.approve,
             params=self.params,
         )
 
@@ -176,6 +179,15 @@ class WaitingFor(Model):
     detail: str = ""
     seen: int = 0
     """Of kind `runs`: the sequence up to which the run has seen its children; it goes on once one ends after that."""
+
+
+class Approval(Model):
+    """That a person has let a run start: who, with which proven role (empty for the lab's own credential), and why."""
+
+    by: str = ""
+    role: str = ""
+    reason: str = ""
+    at: Instant
 
 
 class Step(Model):
@@ -221,6 +233,9 @@ class Run(Model):
     not_after: Instant | None = None
     next_attempt_at: Instant | None = None
     waiting_for: WaitingFor | None = None
+    approve: bool = False
+    """Whether a person has to approve it before it starts."""
+    approved: Approval | None = None
     worker: str | None = None
     result: Any = None
     note: str | None = None
@@ -246,6 +261,11 @@ class Run(Model):
     stuck: RunState | None = None
     """How the run ends as soon as the worker that cannot stop its step is gone."""
     content: str = ""
+
+    @property
+    def awaits_approval(self) -> bool:
+        """Tell whether it must not start before a person has approved it."""
+        return self.approve and self.approved is None
 
 
 class OperationKind(StrEnum):

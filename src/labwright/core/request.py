@@ -25,13 +25,14 @@ class Request:
 
     Parameters are keywords (or `params=` for names that are taken): `Request("reduce", dcid=993677, priority=5)`.
     `on` is a target's name or a selector; a higher `priority` goes first; `not_before` is the earliest and `not_after`
-    the latest start (aware datetimes); the same task, target and `key` is one run, however often asked.
+    the latest start (aware datetimes); the same task, target and `key` is one run, however often asked. With `approve`
+    the run waits until a person has approved it.
 
     Raises:
         UsageError: a name, time or parameter is not valid.
     """
 
-    __slots__ = ("key", "not_after", "not_before", "on", "params", "priority", "task")
+    __slots__ = ("approve", "key", "not_after", "not_before", "on", "params", "priority", "task")
 
     task: str
     on: str | None
@@ -39,6 +40,7 @@ class Request:
     not_before: datetime | None
     not_after: datetime | None
     key: str | None
+    approve: bool
     params: Mapping[str, Any]
 
     def __init__(
@@ -51,6 +53,7 @@ class Request:
         not_before: datetime | None = None,
         not_after: datetime | None = None,
         key: str | None = None,
+        approve: bool = False,
         params: Mapping[str, Any] | None = None,
         **more_params: Any,
     ) -> None:
@@ -61,6 +64,7 @@ class Request:
         put(self, "not_before", None if not_before is None else _instant(not_before, "not_before"))
         put(self, "not_after", None if not_after is None else _instant(not_after, "not_after"))
         put(self, "key", None if key is None else _encodable(_expect(key, str, "key")))
+        put(self, "approve", _yes_or_no(approve))
         put(self, "params", MappingProxyType(to_plain({**params, **more_params} if params else more_params)))
         if not_before is not None and not_after is not None and not_after < not_before:
             message = f"request for {task!r}: not_after ({not_after}) is before not_before ({not_before})"
@@ -72,6 +76,13 @@ class Request:
 
     def with_params(self, **params: Any) -> Self:
         """Copy this request with some parameters set otherwise."""
+        return self._copy(approve=self.approve, params={**self.params, **params})
+
+    def for_approval(self) -> Self:
+        """Copy this request so that its run waits until a person has approved it."""
+        return self._copy(approve=True, params=self.params)
+
+    def _copy(self, *, approve: bool, params: Mapping[str, Any]) -> Self:
         return type(self)(
             self.task,
             on=self.on,
@@ -79,7 +90,8 @@ class Request:
             not_before=self.not_before,
             not_after=self.not_after,
             key=self.key,
-            params={**self.params, **params},
+            approve=approve,
+            params=params,
         )
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -87,10 +99,8 @@ class Request:
         raise AttributeError(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (
-            _rebuild,
-            (self.task, self.on, self.priority, self.not_before, self.not_after, self.key, dict(self.params)),
-        )
+        options = {name: getattr(self, name) for name in self.__slots__ if name not in {"task", "params"}}
+        return (_rebuild, (self.task, {**options, "params": dict(self.params)}))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Request):
@@ -109,19 +119,11 @@ class Request:
         return f"Request({', '.join(parts)})"
 
     def _all(self) -> tuple[Any, ...]:
-        return (*self.identity(), self.priority, self.not_before, self.not_after)
+        return (*self.identity(), self.priority, self.not_before, self.not_after, self.approve)
 
 
-def _rebuild(  # noqa: PLR0917 - the fields of a request
-    task: str,
-    on: str | None,
-    priority: int,
-    not_before: datetime | None,
-    not_after: datetime | None,
-    key: str | None,
-    params: dict[str, Any],
-) -> Request:
-    return Request(task, on=on, priority=priority, not_before=not_before, not_after=not_after, key=key, params=params)
+def _rebuild(task: str, options: dict[str, Any]) -> Request:
+    return Request(task, **options)
 
 
 def _expect(value: T, kind: type, name: str) -> T:
@@ -129,6 +131,16 @@ def _expect(value: T, kind: type, name: str) -> T:
         message = f"a request's {name} must be {kind.__name__}, not {value!r}"
         raise UsageError(message, because=f"it is of type {type(value).__name__}", cure=f"pass a {kind.__name__}")
     return value
+
+
+def _yes_or_no(approve: object) -> bool:
+    if not isinstance(approve, bool):
+        raise UsageError(
+            f"a request's approve must be True or False, not {approve!r}",
+            because="it tells whether a person has to approve the run before it starts",
+            cure="pass approve=True, or leave it out",
+        )
+    return approve
 
 
 def _bounded(priority: int) -> int:

@@ -164,6 +164,7 @@ class _Wish:
     priority: int
     not_before: datetime | None
     not_after: datetime | None
+    approve: bool
 
 
 class _Merged:
@@ -184,6 +185,7 @@ class _Merged:
                 request.priority,
                 request.not_before,
                 request.not_after,
+                request.approve,
             )
             self.wishes[identity] = wish
             return wish.id
@@ -191,6 +193,7 @@ class _Merged:
         wish.priority = max(wish.priority, request.priority)
         wish.not_before = _widest(min, wish.not_before, request.not_before)
         wish.not_after = _widest(max, wish.not_after, request.not_after)
+        wish.approve = wish.approve or request.approve
         return wish.id
 
     def records(self) -> tuple[RequestRecord, ...]:
@@ -205,6 +208,7 @@ class _Merged:
                 not_before=wish.not_before,
                 not_after=wish.not_after,
                 key=wish.request.key,
+                approve=wish.approve,
                 rules=tuple(wish.rules),
             )
             for wish in self.wishes.values()

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
-from labwright.core.model import Run, RunState, Step, StepState
+from labwright.core.model import Approval, Run, RunState, Step, StepState, WaitingFor
 from labwright.journal.records import (
     Aborting,
+    Approved,
     AttemptLost,
     Finished,
     Record,
@@ -27,6 +28,9 @@ from labwright.journal.records import (
 )
 
 R = TypeVar("R", bound=Record)
+
+APPROVAL = "approval"
+"""What a run waits for that a person has to approve first: the kind of its `waiting_for`."""
 
 
 def apply(run: Run | None, record: Record, run_id: str) -> Run | None:
@@ -55,7 +59,7 @@ def is_open_attempt(run: Run, token: int) -> bool:
 
 
 def _requested(run_id: str, record: Requested) -> Run:
-    return Run(
+    run = Run(
         id=run_id,
         task=record.task,
         target=record.target,
@@ -69,9 +73,26 @@ def _requested(run_id: str, record: Requested) -> Run:
         requested_at=record.at,
         not_before=record.not_before,
         not_after=record.not_after,
+        approve=record.approve,
         content=record.content,
         refused=record.error,
     )
+    return _held(run)
+
+
+def _held(run: Run) -> Run:
+    """Have a run that is pending wait for its approval, if it needs one that it has not."""
+    if not run.awaits_approval:
+        return run
+    waiting_for = WaitingFor(kind=APPROVAL, detail=f"approval: labwright runs approve {run.id}")
+    return _with(run, state=RunState.WAITING, waiting_for=waiting_for)
+
+
+def _approved(run: Run, record: Approved) -> Run:
+    if run.state.is_final or not run.awaits_approval:
+        return run
+    approval = Approval(by=record.by, role=record.role, reason=record.reason, at=record.at)
+    return _with(run, state=RunState.PENDING, approved=approval, waiting_for=None)
 
 
 def _started(run: Run, record: Started) -> Run:
@@ -201,7 +222,7 @@ def _reopened(run: Run, record: Reopened) -> Run:
     if not run.state.is_final:
         return run
     steps = () if record.from_start else tuple(_fresh(step) for step in run.steps)
-    return _with(
+    opened = _with(
         run,
         state=RunState.PENDING,
         token=max(run.token, record.token),
@@ -220,6 +241,7 @@ def _reopened(run: Run, record: Reopened) -> Run:
         started_at=None,
         steps=steps,
     )
+    return _held(opened)
 
 
 def _snapshot(run: Run, record: Snapshot) -> Run:
@@ -251,6 +273,7 @@ def _change(kind: type[R], function: Callable[[Run, R], Run]) -> tuple[type[Reco
 
 _CHANGES: dict[type[Record], Callable[[Run, Record], Run]] = dict(
     (
+        _change(Approved, _approved),
         _change(Started, _started),
         _change(StepStarted, _step_started),
         _change(StepEnded, _step_ended),

@@ -121,9 +121,20 @@ class Requested(Record):
     origin: str = ""
     cause: Cause
     parent: str | None = None
+    approve: bool = False
+    """Whether a person has to approve the run before it starts."""
     content: str = ""
     error: ErrorRecord | None = None
     """Why the run cannot be started at all; it then fails at once."""
+
+
+class Approved(Record):
+    """A person lets the run start; `role` is proven, empty for the lab's own credential."""
+
+    type: Literal["approved"] = "approved"
+    by: str = ""
+    role: str = ""
+    reason: str = ""
 
 
 class Started(Record):
@@ -435,6 +446,7 @@ AnyRecord = (
     | SetAside
     | Released
     | Requested
+    | Approved
     | Started
     | StepStarted
     | StepEnded

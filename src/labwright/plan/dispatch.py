@@ -29,6 +29,8 @@ class Candidate:
     requested_at: float = 0.0
     due_at: float = 0.0
     latest_at: float | None = None
+    is_held: bool = False
+    """Whether it waits for a person: it does not start, and its latest start passes all the same."""
 
     @property
     def rank(self) -> tuple[float, str]:
@@ -71,7 +73,8 @@ class Dispatch:
             return
         self.withdraw(candidate.run)
         self._candidates[candidate.run] = candidate
-        heapq.heappush(self._later, (candidate.due_at, next(self._numbers), candidate))
+        if not candidate.is_held:
+            heapq.heappush(self._later, (candidate.due_at, next(self._numbers), candidate))
         if candidate.latest_at is not None:
             heapq.heappush(self._deadlines, (candidate.latest_at, next(self._numbers), candidate))
 

@@ -53,6 +53,7 @@ class TaskDescription(Model):
     total_timeout: float | None = None
     start_within: float | None = None
     role: Role = Role.OPERATOR
+    approve: bool = False
     retry: Retry = Field(default_factory=Retry)
     params: dict[str, Any] = Field(default_factory=dict[str, Any])
 
@@ -63,8 +64,8 @@ class Task:
 
     All durations are in seconds: each attempt may take `timeout`, all of them together (waiting and pauses included)
     `total_timeout`, and the first must begin `start_within` after the request. One run at a time goes on a target, and
-    one per name in `locks`. `role` is what somebody must be to ask for it. `params` is a pydantic model; without it,
-    the steps' named arguments are the parameters.
+    one per name in `locks`. `role` is what somebody must be to ask for it. With `approve`, every run waits until a
+    person has approved it. `params` is a pydantic model; without it, the steps' named arguments are the parameters.
 
     >>> @step
     ... async def greet(ctx, name: str) -> str:
@@ -87,6 +88,7 @@ class Task:
     pool: str = "default"
     locks: Sequence[str] = ()
     role: str = Role.OPERATOR
+    approve: bool = False
     doc: str = ""
     function: TaskFunction | None = None
 
@@ -138,6 +140,7 @@ class Task:
             total_timeout=self.total_timeout,
             start_within=self.start_within,
             role=Role(self.role),
+            approve=self.approve,
             retry=self.retry,
             params=self.parameters.schema(),
         )
@@ -162,6 +165,7 @@ def task(
     pool: str = "default",
     locks: Sequence[str] = (),
     role: str = Role.OPERATOR,
+    approve: bool = False,
     doc: str | None = None,
 ) -> Callable[[TaskFunction], Task]: ...
 

@@ -12,12 +12,14 @@ from labwright.core.clock import to_text
 from labwright.core.errors import LabwrightError, NotFoundError, UsageError
 from labwright.core.logs import get_logger
 from labwright.core.model import ErrorRecord, Event, Run, RunState, Step, StepState, Target
+from labwright.core.request import Request
 from labwright.core.selectors import select
 from labwright.journal.state import EventEntry
 from labwright.run.agents_here import AgentsHere
 from labwright.run.decider import Decider
 from labwright.run.dispatcher import Dispatcher
 from labwright.run.folding import Folding
+from labwright.run.requesting import needs_approval
 from labwright.run.session_answers import SessionAnswers, session_line
 from labwright.run.site_host import SiteHost
 
@@ -129,7 +131,7 @@ class Answers:
         busy = {
             entry.run.target: entry.run.id
             for entry in self._folding.present.runs.values()
-            if entry.run.state in {RunState.RUNNING, RunState.WAITING}
+            if entry.run.state in {RunState.RUNNING, RunState.WAITING} and not entry.run.awaits_approval
         }
         return [{**target.model_dump(mode="json"), "run": busy.get(target.name)} for target in chosen]
 
@@ -163,7 +165,8 @@ class Answers:
     async def ask_prepare(self, task: str, params: dict[str, Any], on: str | None = None) -> dict[str, Any]:
         """Check what somebody wants to run, and say on which targets that would be."""
         checked = await self._host.validate(task, params)
-        description = next(known for known in self._host.description.tasks if known.name == task)
+        tasks = {known.name: known for known in self._host.description.tasks}
+        description = tasks[task]
         targets: list[str | None] = [None]
         if on is not None:
             known = await self._members()
@@ -179,6 +182,7 @@ class Answers:
             "targets": targets,
             "start_within": description.start_within,
             "role": description.role,
+            "approve": needs_approval(Request(task, params=checked), tasks),
         }
 
     # --- runs --------------------------------------------------------------------------------------------------------
@@ -261,7 +265,8 @@ class Answers:
 
     def _after(self, run: Run, most: int, depth: int) -> list[dict[str, Any]]:
         """Tell what followed from a run, `depth` far in: the sessions of its steps, and its children."""
-        story = [
+        story = [{**part, "depth": depth} for part in _approval_story(run)]
+        story += [
             {**_said("session", shown["id"], session_line(shown), shown["started_at"]), "depth": depth}
             for shown in self._sessions.of_run(run.id, most)
         ]
@@ -360,12 +365,21 @@ def _event_story(entry: EventEntry) -> list[dict[str, Any]]:
     return story
 
 
+def _approval_story(run: Run) -> list[dict[str, Any]]:
+    if (approved := run.approved) is None:
+        return []
+    role = f" ({approved.role})" if approved.role else ""
+    reason = f": {approved.reason}" if approved.reason else ""
+    return [_said("approval", approved.by, f"{approved.by}{role} approved it{reason}", approved.at)]
+
+
 def _run_line(run: Run) -> str:
     where = f" on {run.target}" if run.target else ""
     done = sum(step.state in {StepState.SUCCEEDED, StepState.SKIPPED} for step in run.steps)
     error = f": {run.error.message}" if run.error and run.state is not RunState.SUCCEEDED else ""
     note = f" ({run.note})" if run.note else ""
-    return f"{run.task}{where} {run.state.value}, {_steps(done, run.steps)}{error}{note}"
+    state = f"{run.state.value} for approval" if run.state is RunState.WAITING and run.awaits_approval else run.state
+    return f"{run.task}{where} {state}, {_steps(done, run.steps)}{error}{note}"
 
 
 def _steps(done: int, steps: tuple[Step, ...]) -> str:

@@ -13,7 +13,19 @@ from labwright.journal.journal import Journal
 from labwright.journal.records import Aborting, Finished, Record, Reopened
 from labwright.run.writer import RunWriter
 
-SURE = frozenset({"requested", "started", "step_started", "step_ended", "waiting", "retrying", "aborting", "reopened"})
+SURE = frozenset(
+    {
+        "requested",
+        "approved",
+        "started",
+        "step_started",
+        "step_ended",
+        "waiting",
+        "retrying",
+        "aborting",
+        "reopened",
+    }
+)
 """Records after which a run is open, whatever came before."""
 AT_ONCE = 16
 

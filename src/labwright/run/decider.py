@@ -21,7 +21,7 @@ from labwright.journal.journal import Journal, MovedError
 from labwright.journal.records import Decided, PlannedRunRecord, SetAside
 from labwright.journal.state import Changes, EventEntry, Present
 from labwright.plan.tasks import TaskDescription
-from labwright.run.requesting import requested
+from labwright.run.requesting import needs_approval, requested
 from labwright.run.site_host import PoisonedError, SiteHost
 
 MOST_AT_ONCE = 256
@@ -167,10 +167,19 @@ class Decider:
         try:
             latest = task.start_within if task else None
             request = described.to_request()
+            approve = needs_approval(request, self._tasks())
         except LabwrightError as error:  # a decision of an older version may hold what is refused now
-            latest, request = None, Request(described.task, key=described.key)
+            latest, request, approve = None, Request(described.task, key=described.key), False
             planned = planned.model_copy(update={"error": planned.error or ErrorRecord.of(error)})
-        record = requested(request, target=planned.target, cause=cause, by=by, start_within=latest, error=planned.error)
+        record = requested(
+            request,
+            target=planned.target,
+            cause=cause,
+            by=by,
+            start_within=latest,
+            approve=approve,
+            error=planned.error,
+        )
         try:
             await self._journal.create(f"run.{planned.id}", record, content=record.content)
         except ConflictError as error:

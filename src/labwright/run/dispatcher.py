@@ -236,7 +236,7 @@ class Dispatcher:
     async def _round(self, name: str) -> None:
         chosen = self._dispatch.choose(self._now(), self._places(), self._free_slots())
         for candidate in chosen.expired:
-            self._ends[candidate.run] = _expired()
+            self._ends[candidate.run] = _expired(candidate)
         for run_id in [run_id for run_id in self._ends if run_id not in self._busy]:
             self._start(self._end(run_id, self._ends.pop(run_id)))
         if chosen.start:
@@ -354,7 +354,7 @@ class Dispatcher:
         if (claim := self._claim_on(run)) is not None:
             resources += (_claimed(claim),)
             self._held_by[run.id] = claim.entry.id
-        if run.state is RunState.WAITING:
+        if run.state is RunState.WAITING and not run.awaits_approval:
             self._dispatch.hold(run.id, resources)
         else:
             self._dispatch.release(run.id)
@@ -370,6 +370,7 @@ class Dispatcher:
                 requested_at=run.requested_at.timestamp(),
                 due_at=due.timestamp() if due else 0.0,
                 latest_at=run.not_after.timestamp() if run.not_after and run.attempt == 0 else None,
+                is_held=run.awaits_approval,
             )
         )
 
@@ -502,10 +503,9 @@ def _may_end(run: Run) -> bool:
     return not run.state.is_final and run.state is not RunState.RUNNING
 
 
-def _expired() -> Record:
-    error = LabwrightError(
-        "its latest start has passed", because="no worker could start it in time", cure="request it again"
-    )
+def _expired(candidate: Candidate) -> Record:
+    because = "nobody approved it in time" if candidate.is_held else "no worker could start it in time"
+    error = LabwrightError("its latest start has passed", because=because, cure="request it again")
     return Finished(state="expired", error=ErrorRecord.of(error, kind="timeout"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -162,6 +162,7 @@ def run_request(request: Request, how: FanOut) -> Request:
         priority=request.priority,
         not_before=request.not_before,
         not_after=request.not_after,
+        approve=request.approve,
         params={
             "task": request.task,
             "selector": request.on,
@@ -170,6 +171,21 @@ def run_request(request: Request, how: FanOut) -> Request:
             "priority": request.priority,
         },
     )
+
+
+def inner_tasks(task: str, params: Any) -> Iterator[str]:
+    """Name what a run has run on many targets, however deep: it needs for itself what those need.
+
+    Raises:
+        UsageError: it does not say so as it stands.
+    """
+    while task == RUN:
+        given: dict[str, Any] = dict(cast("Mapping[str, Any]", params)) if isinstance(params, Mapping) else {}
+        inner: object = given.get("task")
+        if not isinstance(inner, str):
+            raise UsageError(f"{RUN} is to run a task, and names none", cure="labwright run TASK --on SELECTOR")
+        yield inner
+        task, params = inner, given.get("params")
 
 
 def result_of(run: Run) -> FleetResult:

@@ -49,7 +49,7 @@ from labwright.run.effects import child_id
 from labwright.run.execution import Execution
 from labwright.run.fleets import RUN, RunFleets, step_fleet
 from labwright.run.recording import record_of
-from labwright.run.requesting import event_subject, requested
+from labwright.run.requesting import event_subject, needs_approval, requested
 from labwright.run.services import Caller, Services
 from labwright.run.signals import ABORTING
 from labwright.run.site import Site
@@ -400,6 +400,7 @@ class Attempt:
             by=run.by,
             parent=run.id,
             start_within=task.start_within,
+            approve=run.task != RUN and needs_approval(request, site.tasks),
         )
         if run.task == RUN:  # it does what its caller asked for, and may no more than that
             record = record.model_copy(update={"role": run.role})
