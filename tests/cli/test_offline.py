@@ -93,6 +93,20 @@ def test_check_counts_what_a_sound_site_has(site: Terminal) -> None:
     assert (found["ok"], found["findings"], found["rules"], found["targets"]) == (True, [], 7, 3)
 
 
+def test_a_target_that_stands_in_the_file_and_comes_from_a_function_is_a_finding(site: Terminal) -> None:
+    (site.folder / "bench" / "inventory.py").write_text(
+        "from labwright import target_source\n"
+        "@target_source(every=300)\n"
+        "def inventory():\n"
+        "    return [{'name': 'slot-1'}, {'name': 'slot-9', 'labels': {'crate': 9}}]\n"
+    )
+    (finding,) = site("check", "--json", code=1).json["findings"]
+    assert "two targets are named 'slot-1'" in finding
+    listed = site("targets", "list", "--on", "crate=9")
+    assert "slot-9" in listed.out
+    assert "warning: two targets are named 'slot-1'" in listed.err
+
+
 def test_check_tells_every_finding(site: Terminal) -> None:
     break_site(site)
     found = site("check", "--json", code=1).json

@@ -120,6 +120,16 @@ async def test_what_a_function_lists_is_checked(found: Any, error: type[Exceptio
         await odd.targets()
 
 
+def test_a_source_says_how_often_it_is_asked() -> None:
+    @target_source(every=5)
+    def often() -> Iterable[Any]:
+        return []
+
+    assert (from_database.every, often.every) == (60, 5)
+    with pytest.raises(UsageError, match="every 0"):
+        target_source(every=0)
+
+
 def test_only_a_function_can_be_a_source_of_targets() -> None:
     with pytest.raises(UsageError):
         target_source([])  # type: ignore[arg-type]

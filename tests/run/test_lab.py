@@ -559,6 +559,23 @@ async def test_targets_that_cannot_be_listed_do_not_leave_a_run_hanging(own: Her
     assert (await own.end(requested)).state in {RunState.SUCCEEDED, RunState.FAILED}
 
 
+async def test_targets_of_a_source_are_chosen_as_others_are_also_while_it_fails(own: Here) -> None:
+    (own.settings.folder / "no-targets").touch()
+    await own.lab.ask("reload")
+    (finding,) = (await own.lab.ask("site"))["findings"]
+    assert "targets as they were told at" in finding
+    assert "the inventory is away" in finding
+    assert [target["name"] for target in await own.lab.ask("targets", on="of=inventory")] == ["t9"]
+    run = await own.run("one", on="of=inventory")
+    assert (run.target, run.state) == ("t9", RunState.SUCCEEDED)
+    whole = run_request(Request("one", on="of=inventory"), FanOut.given())
+    assert list((await own.run(whole.task, params=whole.params)).result["targets"]) == ["t9"]
+
+    (own.settings.folder / "no-targets").unlink()
+    await own.lab.ask("reload")
+    assert (await own.lab.ask("site"))["findings"] == []
+
+
 async def test_a_killed_nats_server_loses_nothing(own: Here) -> None:
     requested = [await own.lab.request(Request("acting", on=f"t{number % 3 + 1}")) for number in range(12)]
     embedded = own.server.embedded

@@ -259,6 +259,88 @@ async def test_a_target_source_that_fails_says_whether_it_may_work_later(
         await site.targets()
 
 
+COUNTED = """
+        import asyncio
+        from pathlib import Path
+        from labwright import target_source
+
+        HERE = Path(__file__).parent
+
+        @target_source(every={every})
+        {kind} pumps():
+            count = int((HERE / "count").read_text()) if (HERE / "count").exists() else 0
+            (HERE / "count").write_text(str(count + 1))
+            if (HERE / "hangs").exists():
+                {hang}
+            if (HERE / "fails").exists():
+                raise OSError("the inventory is away")
+            return [{{"name": f"pump-{{count}}", "labels": {{"crate": 1}}}}]
+"""
+
+
+def counted(every: float = 1e-6, kind: str = "async def", hang: str = "await asyncio.sleep(60)") -> str:
+    return COUNTED.format(every=every, kind=kind, hang=hang)
+
+
+async def test_a_target_source_is_asked_again_as_often_as_it_says(tmp_path: Path) -> None:
+    site = load_site(write_site(tmp_path, sources=counted(every=300)))
+    assert [list(await site.targets()) for _ in range(3)] == [["pump-0"]] * 3
+    (tmp_path / ".labwright").mkdir()
+    site = load_site(site.settings)
+    assert list(await site.targets()) == ["pump-1"]
+    assert await site.targets() == await site.targets()
+
+
+@pytest.mark.parametrize(("word", "said"), [("fails", "the inventory is away"), ("hangs", "did not answer")])
+async def test_what_a_source_has_told_last_counts_while_it_fails_or_hangs(tmp_path: Path, word: str, said: str) -> None:
+    (tmp_path / ".labwright").mkdir()
+    settings = write_site(tmp_path, sources=counted())
+    settings = settings.model_copy(update={"site": settings.site.model_copy(update={"decide_timeout": 0.2})})
+    site = load_site(settings)
+    assert list(await site.targets()) == ["pump-0"]
+    assert site.target_warnings() == ()
+
+    wrong = tmp_path / "mylab" / word
+    wrong.touch()
+    for later in (site, load_site(settings)):  # the second knows it from the lab's folder
+        assert list(await later.targets()) == ["pump-0"]
+        (warning,) = later.target_warnings()
+        assert "targets as they were told at 20" in warning
+        assert said in warning
+
+    wrong.unlink()
+    assert list(await site.targets()) != ["pump-0"]
+    assert site.target_warnings() == ()
+
+
+async def test_a_plain_source_that_hangs_is_not_called_a_second_time(tmp_path: Path) -> None:
+    hang = 'import time; [time.sleep(0.01) for _ in range(6000) if (HERE / "hangs").exists()]'
+    settings = write_site(tmp_path, sources=counted(kind="def", hang=hang))
+    settings = settings.model_copy(update={"site": settings.site.model_copy(update={"decide_timeout": 0.2})})
+    site = load_site(settings)
+    await site.targets()
+    hangs = tmp_path / "mylab" / "hangs"
+    hangs.touch()
+    try:
+        for _ in range(3):
+            assert list(await site.targets()) == ["pump-0"]
+        assert (tmp_path / "mylab" / "count").read_text() == "2"
+    finally:
+        hangs.unlink()
+
+
+async def test_a_name_that_stands_in_the_file_and_comes_from_a_source_is_told(tmp_path: Path) -> None:
+    settings = write_site(tmp_path, sources=counted(every=300))
+    (tmp_path / "targets.yaml").write_text("- {name: pump-0, labels: {crate: 7}}")
+    site = load_site(load_settings(settings.folder, {}))
+
+    assert {name: target.labels for name, target in (await site.targets()).items()} == {"pump-0": {"crate": "7"}}
+    (warning,) = site.target_warnings()
+    assert "two targets are named 'pump-0'" in warning
+    assert "targets.yaml" in warning
+    assert "mylab.sources:pumps" in warning
+
+
 async def test_facts_that_take_too_long_are_a_transient_error(tmp_path: Path) -> None:
     text = """
         import asyncio

@@ -436,6 +436,26 @@ async def test_a_target_source_that_fails_is_told_in_the_description_and_does_no
         assert (await host.decide(event(), NOW)).runs
 
 
+async def test_a_target_source_that_takes_its_process_down_leaves_what_it_told_before(tmp_path: Path) -> None:
+    sources = """
+        import os
+        from pathlib import Path
+        from labwright import target_source
+
+        @target_source(every=300)
+        async def pumps():
+            if (Path(__file__).parent / "crashes").exists():
+                os._exit(3)
+            return [{"name": "pump-1"}]
+    """
+    (tmp_path / ".labwright").mkdir()
+    async with SiteHost(write_site(tmp_path, rules=RULES, tasks=TASKS, sources=sources)) as host:
+        assert list(await host.targets()) == ["pump-1"]
+        (tmp_path / "mylab" / "crashes").touch()
+        await host.reload()
+        assert list(await host.targets()) == ["pump-1"]
+
+
 async def test_many_events_at_once_are_all_answered(harmful: Settings) -> None:
     async with SiteHost(harmful) as host:
         decided = await asyncio.gather(*(host.decide(event(number=number), NOW) for number in range(2000)))

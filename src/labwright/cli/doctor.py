@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXTRAS = {"ispyb": ("ispyb", "sqlalchemy", "pymysql"), "mimas": ("gemmi",), "certificates": ("cryptography",)}
 OLDEST_PYTHON = (3, 11)
 PATIENCE_S = 15.0
+TARGETS_S = 3.0
+"""How long the sources of targets are waited for."""
 STARTING_S = 10.0
 """For so long after the start of a lab its workers may be missing."""
 
@@ -215,6 +217,7 @@ def _left_open(view: Path) -> Iterator[Check]:
 
 async def _lab(settings: Settings) -> list[Check]:
     from asyncio import timeout
+    from contextlib import suppress
 
     from labwright.client import connect_async
     from labwright.run.processes import lock_holder
@@ -224,6 +227,9 @@ async def _lab(settings: Settings) -> list[Check]:
     try:
         async with timeout(PATIENCE_S), connect_async(settings=settings) as lab:
             agents = _agents(await lab.agents())
+            with suppress(LabwrightError, TimeoutError):  # so that the site's findings tell how its targets are now
+                async with timeout(TARGETS_S):
+                    await lab.ask("targets")
             try:
                 status, site, pools = await lab.ask("status"), await lab.ask("site"), await lab.ask("pools")
             except LabwrightError as error:

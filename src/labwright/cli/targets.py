@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -70,11 +71,21 @@ def _targets(caller: Caller, on: str | None) -> list[dict[str, Any]]:
     if on is not None:
         select(on, ())  # refuse what cannot be read before anybody is asked
     try:
-        return caller.ask("targets", on=on)
+        found = caller.ask("targets", on=on)
     except UnreachableError:
         caller.output.talk("no lab is running here: this is what the site's files say")
-    known = loaded(caller).targets
+    else:
+        _warn(caller, caller.ask("site")["findings"])
+        return found
+    site = loaded(caller)
+    _warn(caller, site.findings)
+    known = site.targets
     return [{**each.model_dump(mode="json"), "run": None} for each in (select(on, known) if on else known)]
+
+
+def _warn(caller: Caller, findings: Iterable[str]) -> None:
+    for finding in findings:
+        caller.output.talk(f"warning: {finding}")
 
 
 def _labels(target: dict[str, Any]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import functools
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, overload
 
 from labwright.core.errors import SiteError, TerminalError, UsageError
 from labwright.core.ids import NAME_PATTERN, checked_name
@@ -18,6 +20,7 @@ from labwright.facts.document import read_document
 
 KEYS = ("name", "labels", "facts")
 RESERVED = "all"
+EVERY_S = 60.0
 CURE = "for example:\n- name: pump-1\n  labels: {crate: 1}\n  facts: {url: http://pump-1}"
 
 Described: TypeAlias = "Target | Mapping[str, Any]"
@@ -47,6 +50,8 @@ class TargetSource:
     name: str
     function: TargetFunction = field(repr=False)
     doc: str = field(default="", repr=False)
+    every: float = EVERY_S
+    """After how many seconds it is asked again."""
 
     async def targets(self) -> dict[str, Target]:
         """Call the function.
@@ -71,18 +76,45 @@ class TargetSource:
         return _targets(described, self.name)
 
 
-def target_source(function: TargetFunction) -> TargetSource:
+@overload
+def target_source(function: TargetFunction, /) -> TargetSource: ...
+
+
+@overload
+def target_source(*, every: float = EVERY_S) -> Callable[[TargetFunction], TargetSource]: ...
+
+
+def target_source(function: TargetFunction | None = None, /, *, every: float = EVERY_S) -> Any:
     """Make a source of targets of a site's function, which returns targets or mappings `{name, labels, facts}`.
 
+    It is asked again `every` so many seconds, when targets are wanted, and after a reload. What it told last counts on
+    as long as it raises or hangs.
+
+    >>> @target_source(every=300)
+    ... async def pumps():
+    ...     return [{"name": "pump-1", "labels": {"crate": 1}}]
+    >>> pumps.every
+    300
+
     Raises:
-        UsageError: what is decorated is no function with a name.
+        UsageError: what is decorated is no function with a name, or `every` is no number of seconds above 0.
     """
+    if not (math.isfinite(every) and every > 0):
+        raise UsageError(
+            f"a target source cannot be asked every {every!r}",
+            because="it is a number of seconds above 0",
+            cure="@target_source(every=60)",
+        )
+    return functools.partial(_source, every=every) if function is None else _source(function, every=every)
+
+
+def _source(function: TargetFunction, *, every: float) -> TargetSource:
     if not inspect.isroutine(function):
         raise UsageError(
             f"{function!r} cannot be a target source", because="it is no function", cure="decorate a def or async def"
         )
     name = f"{function.__module__}:{function.__qualname__}".replace(".<locals>", "")
-    return TargetSource(checked_name(name, "target source"), function, inspect.getdoc(function) or "")
+    return TargetSource(checked_name(name, "target source"), function, inspect.getdoc(function) or "", every)
 
 
 def _targets(entries: Sequence[object], origin: str) -> dict[str, Target]:

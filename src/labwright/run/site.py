@@ -102,11 +102,14 @@ class Site:
         """Give the targets of the file, read again when it has changed, and of the site's target sources.
 
         Raises:
-            SiteError: the file, or what a source gives, is not valid.
-            TransientError: a source cannot tell now.
-            TerminalError: a source failed.
+            SiteError: the file is not valid, or what a source gives and has given nothing before.
+            TransientError, TerminalError: a source cannot tell, and has told nothing before.
         """
-        return await self._targets.all(self.settings.targets_file, self.target_sources)
+        return await self._targets.all(self.settings.targets_file)
+
+    def target_warnings(self) -> tuple[str, ...]:
+        """Tell what is wrong with the targets that were given last: names that stand twice, and sources that fail."""
+        return tuple(self._targets.warnings())
 
     def describe(self, targets: Iterable[Target] = ()) -> SiteDescription:
         """Tell everything about the site but its code; the targets are those given."""
@@ -250,7 +253,6 @@ class _Loader:
         self.providers: dict[str, tuple[str, Provider]] = {}
         self.fact_sources: dict[str, tuple[str, FactSource]] = {}
         self.triggers: tuple[Any, ...] = ()
-        self.targets = SiteTargets()
 
     def read_files(self) -> None:
         """Check the file of targets, and open the sources of facts that the settings name."""
@@ -308,16 +310,17 @@ class _Loader:
                 because=self.findings[0],
                 cure="mend what is found; `labwright check` lists all of it",
             )
+        sources = tuple(_values(self.target_sources).values())
         return Site(
             settings=self.settings,
             rules=RuleSet(_values(self.rules).values()),
             tasks=_values(self.tasks),
             fact_sources=tuple(_values(self.fact_sources).values()),
-            target_sources=tuple(_values(self.target_sources).values()),
+            target_sources=sources,
             providers=_values(self.providers),
             triggers=self.triggers,
             revision=revision_of(package.files()),
-            _targets=self.targets,
+            _targets=SiteTargets(sources, self.settings.state_dir, self.settings.site.decide_timeout),
         )
 
     def _add(self, kind: str, known: dict[str, tuple[str, T]], name: str, definition: Definition, value: T) -> None:

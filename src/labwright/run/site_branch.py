@@ -165,6 +165,6 @@ async def _execute(site: Site, message: dict[str, Any]) -> bytes:
             return to_json([on] if on in targets else [target.name for target in select(on, targets.values())])
         case {"call": "targets"}:
             targets: dict[str, Target] = await site.targets()
-            return to_json(targets, by_alias=True)
+            return to_json({"targets": targets, "warnings": site.target_warnings()}, by_alias=True)
         case _:
             raise ValueError(f"no such call: {message}")

@@ -69,6 +69,8 @@ class SiteHost:
         """Whether a rule of this site has ever chosen targets; until then nobody tells its processes of agents."""
         self._dialects = tuple(dialects)
         self._deadline_s = deadline_s
+        self._warnings: tuple[str, ...] = ()
+        """What was wrong with the targets when they were asked for last."""
         self._link: SiteLink | None = None
         self._links: set[SiteLink] = set()
         self._description: SiteDescription | None = None
@@ -101,10 +103,12 @@ class SiteHost:
 
     @property
     def description(self) -> SiteDescription:
-        """What is loaded; its targets are those of the moment of loading."""
+        """What is loaded; its targets are those of the moment of loading, its findings tell what is wrong with them."""
         if self._description is None:
             raise RuntimeError("the site host has not been started")
-        return self._description
+        return (
+            self._description.model_copy(update={"findings": self._warnings}) if self._warnings else self._description
+        )
 
     async def decide(self, event: Event, at: datetime) -> DecidedEvent:
         """Decide an event.
@@ -145,9 +149,18 @@ class SiteHost:
         return await self._ask(f"resolving {on}", call="resolve", on=on)
 
     async def targets(self) -> dict[str, Target]:
-        """Give all targets by name."""
-        answer: dict[str, Any] = await self._ask("listing the targets", call="targets")
-        return {name: Target.model_validate(target) for name, target in answer.items()}
+        """Give all targets by name.
+
+        Raises:
+            LabwrightError: a source of them cannot tell, and has told nothing before.
+        """
+        try:
+            answer: dict[str, Any] = await self._ask("listing the targets", call="targets")
+        except LabwrightError as error:
+            self._warnings = (": ".join(filter(None, (error.message, error.because))),)
+            raise
+        self._warnings = tuple(answer["warnings"])
+        return {name: Target.model_validate(target) for name, target in answer["targets"].items()}
 
     async def reload(self, settings: Settings | None = None) -> SiteDescription:
         """Load the site again, all or nothing; calls under way are finished with what was loaded before.
@@ -254,9 +267,8 @@ class SiteHost:
         description = (await self._alive()).description
         try:
             targets = await self.targets()
-        except LabwrightError as error:
-            finding = ": ".join(filter(None, (error.message, error.because)))
-            return description.model_copy(update={"findings": (*description.findings, finding)})
+        except LabwrightError:  # the findings tell
+            return description
         return description.model_copy(update={"targets": tuple(sorted(targets.values(), key=lambda each: each.name))})
 
     def _on_stuck(self, branch: Branch) -> bool:

@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from labwright.core.errors import LabwrightError, TerminalError, TransientError
 from labwright.core.model import Target
 from labwright.facts.targets import TargetSource, load_targets
+from labwright.run.kept_targets import KeptTargets
 
-FRESH_S = 5.0
-"""How long the answers of sources are used again."""
+FOLDER = "targets"
+"""Where in the state folder it is kept what sources have told."""
+PATIENCE_S = 10.0
+"""How long one source may take; whoever asked the lab waits meanwhile."""
 
 
 class SiteTargets:
-    """The targets of the file and of the sources, kept as long as they are fresh."""
+    """The targets of the file and of the sources."""
 
-    def __init__(self) -> None:
+    def __init__(self, sources: Sequence[TargetSource], state: Path, patience_s: float) -> None:
         self._stamp: object = None
         self._of_file: dict[str, Target] = {}
-        self._asked_at = -math.inf
-        self._of_sources: dict[str, Target] = {}
+        patience_s = min(PATIENCE_S, patience_s)
+        self._kept = {source.name: KeptTargets(source, state / FOLDER, patience_s) for source in sources}
+        self._twice: tuple[str, ...] = ()
 
-    async def all(self, path: Path | None, sources: Sequence[TargetSource]) -> dict[str, Target]:
-        """Give all of them by name; those of the file win.
+    async def all(self, path: Path | None) -> dict[str, Target]:
+        """Give all of them by name; where two have one name, that of the file counts, else that of the first source.
 
         Raises:
-            SiteError: the file, or what a source gives, is not valid.
-            TransientError: a source cannot tell now.
-            TerminalError: a source failed.
+            SiteError: the file is not valid, or what a source gives and has given nothing before.
+            TransientError, TerminalError: a source cannot tell, and has told nothing before.
         """
         stamp = _stamp_of(path)
         if stamp != self._stamp:
             self._of_file = load_targets(path) if path is not None else {}
             self._stamp = stamp
-        if sources and time.monotonic() - self._asked_at > FRESH_S:
-            self._of_sources = {name: target for source in sources for name, target in (await _ask(source)).items()}
-            self._asked_at = time.monotonic()
-        return {**self._of_sources, **self._of_file}
+        targets = dict(self._of_file)
+        told_by = dict.fromkeys(targets, str(path))
+        twice: list[str] = []
+        for name, kept in self._kept.items():
+            for target in (await kept.targets()).values():
+                if (other := told_by.setdefault(target.name, name)) != name:
+                    twice.append(f"two targets are named {target.name!r}: in {other} and of {name}; the first counts")
+                else:
+                    targets[target.name] = target
+        self._twice = tuple(twice)
+        return targets
+
+    def warnings(self) -> Iterator[str]:
+        """Tell what is wrong with the targets that were given last."""
+        yield from self._twice
+        yield from (kept.warning for kept in self._kept.values() if kept.warning)
 
 
 def _stamp_of(path: Path | None) -> object:
@@ -50,22 +62,3 @@ def _stamp_of(path: Path | None) -> object:
     except FileNotFoundError:
         return None
     return path, status.st_mtime_ns, status.st_size
-
-
-async def _ask(source: TargetSource) -> dict[str, Target]:
-    try:
-        return await source.targets()
-    except LabwrightError:
-        raise
-    except (OSError, TimeoutError) as error:
-        raise TransientError(
-            f"the target source {source.name} cannot tell its targets now",
-            because=f"{type(error).__name__}: {error}",
-            cure="see that what it asks is up",
-        ) from error
-    except Exception as error:
-        raise TerminalError(
-            f"the target source {source.name} failed",
-            because=f"{type(error).__name__}: {error}",
-            cure="mend the function, then `labwright reload`",
-        ) from error
