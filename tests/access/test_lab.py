@@ -108,7 +108,8 @@ class Here:
     async def refusals(self, of: str) -> list[Refused]:
         """Give what somebody was refused; or, of a key that was merely shown, who showed it."""
         records = [entry.record for entry in await self.lab.journal.read("audit.>")]
-        return [each for each in records if isinstance(each, Refused) and (each.by == of or of in each.what)]
+        shown = f"connect with the key {of}"
+        return [each for each in records if isinstance(each, Refused) and (each.by == of or each.what == shown)]
 
 
 async def act(client: Client, sender: str, verb: str, body: object) -> dict[str, Any]:

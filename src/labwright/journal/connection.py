@@ -33,6 +33,7 @@ from labwright.journal.session_fold import encoded
 
 OLDEST_SERVER = (2, 12)
 LEAST_PAYLOAD = 1_000_000
+PING_S = 5
 RETRY_S = 0.1
 REFUSED_RETRY_S = 30.0
 """So often one whose key opens nothing any more tries again: a new one may be put in its place."""
@@ -174,7 +175,12 @@ class Connection:
     """
 
     def __init__(
-        self, locate: Callable[[], Address], *, name: str = "labwright", patience_s: float | None = None
+        self,
+        locate: Callable[[], Address],
+        *,
+        name: str = "labwright",
+        patience_s: float | None = None,
+        ping_s: int = PING_S,
     ) -> None:
         self.generation = 0
         self.identity = ""
@@ -182,6 +188,9 @@ class Connection:
         self._locate = locate
         self._name = name
         self._patience_s = patience_s
+        self._ping_s = ping_s
+        """How often the server is asked whether it is there; twice unanswered, the connection is given up."""
+        self._lost = asyncio.Event()
         self._refused: Address | None = None
         """The address that was tried last, where the server was there and did not accept the key."""
         self._client: Client | None = None
@@ -232,6 +241,10 @@ class Connection:
     def on_reconnect(self, function: Callable[[], None]) -> None:
         """Have a function called after each new connection but the first."""
         self._on_reconnect.append(function)
+
+    def renew(self) -> None:
+        """Give up the connection of now and make another, as when the server no longer answers on it."""
+        self._lost.set()
 
     async def close(self) -> None:
         """Flush what was published and close; bounded to two seconds."""
@@ -387,7 +400,7 @@ class Connection:
     async def _keep(self) -> None:
         """Connect, wait until that connection is lost, and do it again."""
         while True:
-            lost = asyncio.Event()
+            lost = self._lost = asyncio.Event()
             try:
                 client = await self._connect_once(lost)
                 if client is None and self._refused is not None:
@@ -458,7 +471,7 @@ class Connection:
             "connect_timeout": 2,
             "max_reconnect_attempts": 1,
             "reconnect_time_wait": 0.01,
-            "ping_interval": 5,
+            "ping_interval": self._ping_s,
             "max_outstanding_pings": 2,
             "pending_size": -1,
             "closed_cb": ended,
