@@ -36,10 +36,12 @@ local = st.sampled_from(
 )
 finite = st.recursive(
     bounded | counted | instants | listed,
-    lambda inner: st.builds(lambda a, b: a + b, inner, inner)
-    | st.builds(lambda a, b: a | b, inner, inner)
-    | st.builds(lambda times, a: times * a, st.integers(1, 3), inner)
-    | inner.map(lambda a: a.named("quench")),
+    lambda inner: (
+        st.builds(lambda a, b: a + b, inner, inner)
+        | st.builds(lambda a, b: a | b, inner, inner)
+        | st.builds(lambda times, a: times * a, st.integers(1, 3), inner)
+        | inner.map(lambda a: a.named("quench"))
+    ),
     max_leaves=4,
 )
 expressions = finite | st.builds(lambda a, b: a + b, finite, intervals | local) | local | intervals

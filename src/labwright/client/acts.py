@@ -21,6 +21,7 @@ from labwright.core.roles import Role, checked_role
 from labwright.journal.connection import Connection
 from labwright.journal.records import Refused
 from labwright.journal.session_fold import decoded
+from labwright.plan.durable import ScheduleDefinition
 from labwright.run.fleets import CALL, RUN
 from labwright.run.settings import Settings
 
@@ -32,10 +33,21 @@ NEEDS = {
     "release": Role.OPERATOR,
     "claim": Role.OPERATOR,
     "unclaim": Role.OPERATOR,
+    "add_schedule": Role.OPERATOR,
+    "change_schedule": Role.OPERATOR,
     "pool": Role.EXPERT,
     "reload": Role.EXPERT,
 }
 """What can be done, and the role that it needs."""
+STARTS = frozenset({"fire", "resume"})
+"""What is done to a schedule that makes it act, under the role of who has added it."""
+AS_ASKED: Mapping[str, Callable[..., Awaitable[object]]] = {
+    "release": AsyncLab.release,
+    "claim": AsyncLab.claim,
+    "unclaim": AsyncLab.release_claim,
+    "pool": AsyncLab.change_pool,
+}
+"""What is done as it is asked for, once the role will do."""
 OPEN = ",".join(state.value for state in RunState if not state.is_final)
 
 log = get_logger(__name__)
@@ -106,14 +118,10 @@ class Acts:
             case "retry":
                 await _may_touch(lab, asker, str(body["run_id"]), starts=True)
                 done = await lab.retry(**body)
-            case "release":
-                done = await lab.release(**body)
-            case "claim":
-                done = await lab.claim(**body)
-            case "unclaim":
-                done = await lab.release_claim(**body)
-            case "pool":
-                done = await lab.change_pool(**body)
+            case "add_schedule" | "change_schedule":
+                done = await _scheduled(lab, asker, verb, body)
+            case "release" | "claim" | "unclaim" | "pool":
+                done = await AS_ASKED[verb](lab, **body)
             case _:
                 done = await self._reload()
         return _plain(done)
@@ -126,6 +134,26 @@ class Acts:
         record = Refused(what=verb, by=asker.name, role=role, origin=lab.origin, error=ErrorRecord.of(error))
         with contextlib.suppress(LabwrightError):
             await lab.journal.append(f"audit.act.{record.record_id}", record, after=0, patience_s=10)
+
+
+async def _scheduled(lab: AsyncLab, asker: Asker, verb: str, body: dict[str, Any]) -> int:
+    """Add or change a schedule; who has it act must be allowed all that its runs are."""
+    if verb == "add_schedule":
+        definition = ScheduleDefinition.given(**body["definition"])
+        await _may_have_run(lab, asker, definition.task, definition.params)
+        return await lab.add_schedule(body["name"], definition)
+    if body["change"] in STARTS:
+        known = await lab.ask("schedule", name=body["name"], limit=1)
+        await _may_have_run(lab, asker, known["task"], known["definition"]["params"])
+        if known["origin"] != "site":
+            asker.needs(Role(known["role"] or Role.ADMIN), f"{body['change']} what {known['by']} has added")
+    return await lab.change_schedule(**body)
+
+
+async def _may_have_run(lab: AsyncLab, asker: Asker, task: str, params: Any) -> None:
+    """Insist on the roles of all that a run of a task runs."""
+    for each in (task, *_inner_tasks(task, params)):
+        asker.needs(await _role_of(lab, each), f"run {each}")
 
 
 async def _requested(lab: AsyncLab, asker: Asker, body: dict[str, Any]) -> RequestedRuns:

@@ -91,7 +91,9 @@ def _read(form: Mapping[str, Any]) -> Points:
     match form:
         case {"every": interval, "after": first}:
             until: Any = form.get("until")
-            return every(interval, first=first, until=datetime.fromisoformat(until) if isinstance(until, str) else until)
+            return every(
+                interval, first=first, until=datetime.fromisoformat(until) if isinstance(until, str) else until
+            )
         case {"after": seconds, "since": since}:
             return after(seconds, since=since, of=form.get("of"))
         case {"at": instants}:
@@ -120,7 +122,7 @@ def _read_combined(form: Mapping[str, Any]) -> Points:
         case {"named": name, "of": of}:
             return _read(of).named(name)
         case _:
-            raise ValueError("it has none of the known keys")  # noqa: TRY004 - from_form says what is wrong
+            raise ValueError("it has none of the known keys")
 
 
 def _all(forms: Sequence[Mapping[str, Any]]) -> tuple[Points, ...]:

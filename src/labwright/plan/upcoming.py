@@ -50,6 +50,11 @@ class _From(Points):
             case Calendar() | Cron():
                 before = max(walk.before.instant(walk.start), self.after)
                 return points.walk(walk._replace(before=TimePoint(0.0, before)))
+            case _:
+                return self._of_combined(points, walk)
+
+    def _of_combined(self, points: Points, walk: Walk) -> Iterator[TimePoint]:
+        match points:
             case Sequence():
                 return self._of_row(points, walk)
             case Union():
@@ -65,7 +70,7 @@ class _From(Points):
     def _of_row(self, row: Sequence, walk: Walk) -> Iterator[TimePoint]:
         for part in row.parts:
             last: TimePoint | None = None
-            for last in _From(part, self.after).walk(walk):  # noqa: B007 - the last one is what the next part follows
+            for last in _From(part, self.after).walk(walk):
                 yield last
             last = last or _last(part, walk)
             if last is not None:
