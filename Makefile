@@ -68,7 +68,7 @@ LOCK_OPTIONS := --quiet --universal --python-version 3.11 --no-annotate --custom
 	$(if $(UPGRADE),--upgrade)
 
 clean: ## remove everything that these commands made
-	rm -rf .venv .venv-bench .venv-ocs .venv-schedulers .venv-lock docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .labwright build dist
+	rm -rf .venv .venv-bench .venv-ocs .venv-schedulers .venv-peers .venv-lock docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .labwright build dist
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.stamp: requirements.lock pyproject.toml

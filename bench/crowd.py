@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from labwright.agents.agent import Agent
-from labwright.agents.announcing import Announcing
+from labwright.agents.announcing import PING_S, Announcing
 from labwright.agents.description import Description
 from labwright.agents.operation import AnyOperation, operations_of
 from labwright.agents.serving import connection_name
@@ -41,7 +41,7 @@ async def main(connection_file: Path, prefix: str, count: int) -> None:
     async def be(number: int) -> None:
         name = f"{prefix}-{number}"
         description = Description(One(name, number))
-        connection = Connection(lambda: Address.read(connection_file), name=connection_name(name))
+        connection = Connection(lambda: Address.read(connection_file), name=connection_name(name), ping_s=PING_S)
         async with places:
             await connection.__aenter__()
             announcing = Announcing(Journal(connection), name, lambda: description.brief)

@@ -1,6 +1,7 @@
 """The docs tell everything: each setting, variable, command, option, error and record is there, and nothing else."""
 
 import asyncio
+import inspect
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import typer.main
 
 import labwright
+from labwright import maintenance
 from labwright.cli.examples import copy_example
 from labwright.cli.main import app
 from labwright.cli.site import counts_line, summary
@@ -109,6 +111,26 @@ def test_the_pages_name_no_command_that_does_not_exist() -> None:
                 found = f"labwright {first}"
                 known = found in COMMANDS or (found in groups and f"{found} {second}" in COMMANDS)
                 assert known, f"{path.name} names {words!r}"
+
+
+@pytest.mark.parametrize("name", maintenance.__all__)
+def test_every_step_of_maintenance_is_documented_with_its_parameters(name: str) -> None:
+    value, text = getattr(maintenance, name), page("maintenance")
+    assert f"`{name}" in text
+    if inspect.isfunction(value):
+        shown = re.search(rf"`{name}\((.*?)\)`", text)
+        assert shown, f"maintenance.md does not show how {name} is called"
+        parameters = [
+            f"**{each.name}"
+            if each.kind is each.VAR_KEYWORD
+            else each.name
+            if each.default is each.empty
+            else f"{each.name}={each.default:g}"
+            if isinstance(each.default, float)
+            else f"{each.name}={each.default!r}".replace("'", '"')
+            for each in inspect.signature(value).parameters.values()
+        ]
+        assert [part for part in shown[1].replace("0o644", "420").split(", ") if part != "*"] == parameters
 
 
 ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.LabwrightError)]

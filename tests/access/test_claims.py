@@ -181,6 +181,11 @@ async def test_a_claim_lasts_a_sensible_time(house: House, seconds: float) -> No
         await claiming(house, "ada").claim("pump-1", seconds, targets={})
 
 
+async def test_how_long_a_claim_would_last_is_told_in_words(house: House) -> None:
+    with pytest.raises(UsageError, match=r"cannot last 699,993.1 days\nbecause: it lasts up to \d+ days"):
+        await claiming(house, "ada").claim("pump-1", 60_479_400_000, targets={})
+
+
 async def test_a_claim_expires_by_itself(house: House) -> None:
     await claiming(house, "ada").claim("pump-1", 0.3, targets={})
 

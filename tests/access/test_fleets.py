@@ -17,6 +17,7 @@ from labwright.agents.serving import serving
 from labwright.client import AsyncLab, connect_async
 from labwright.core.errors import ClaimedError, NotAllowedError, UsageError
 from labwright.core.fleet import FleetResult
+from labwright.core.model import RunState
 from labwright.core.request import Request
 from labwright.core.roles import Role
 from labwright.journal.connection import Address
@@ -99,9 +100,10 @@ async def test_who_may_not_run_a_task_may_not_have_it_run_on_many_targets(here: 
 
 async def test_nobody_retries_a_call_with_a_higher_role_than_their_own(here: Here) -> None:
     async with here.as_("eve", Role.EXPERT) as lab:
-        result = await lab.fleet("class=Card").operation("no_such_operation")()
-        assert not result.succeeded
-        run_id = (await lab.runs(task="fleet-call", state="failed", limit=1))["items"][0]["id"]
+        call = {"operation": "no_such_operation", "selector": "class=Card"}
+        runs = await lab.request(Request("fleet-call", params=call))
+        ((run_id, ended),) = (await lab.wait(lab.follow_runs(runs), timeout_s=30)).items()
+        assert ended.state is RunState.FAILED
     async with here.as_("ada", Role.OPERATOR) as lab:
         with pytest.raises(NotAllowedError):
             await lab.retry(run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,9 +106,11 @@ class Here:
         async with connect_async(settings=settings) as lab:
             yield lab
 
-    async def refusals(self, by: str) -> list[Refused]:
-        entries = await self.lab.journal.read("audit.>")
-        return [entry.record for entry in entries if isinstance(entry.record, Refused) and entry.record.by == by]
+    async def refusals(self, of: str) -> list[Refused]:
+        """Give what somebody was refused; or, of a key that was merely shown, who showed it."""
+        records = [entry.record for entry in await self.lab.journal.read("audit.>")]
+        shown = f"connect with the key {of}"
+        return [each for each in records if isinstance(each, Refused) and (each.by == of or each.what == shown)]
 
 
 async def act(client: Client, sender: str, verb: str, body: object) -> dict[str, Any]:
@@ -152,6 +155,7 @@ async def test_a_viewer_has_nothing_done_and_that_is_recorded(here: Here, verb: 
     assert answer["exit_code"] == 4
     (refusal,) = await here.refusals(name)
     assert (refusal.what, refusal.role, refusal.origin) == (verb, "viewer", "far:1")
+    assert len(refusal.error.message.removeprefix(f"{name} may not ").split()) > 1  # it tells what
 
 
 async def test_an_operator_runs_what_is_for_operators_under_the_own_name(here: Here) -> None:
@@ -267,6 +271,26 @@ async def test_what_nats_server_refuses_is_recorded(here: Here) -> None:
         ("speak on command.operator=olaf.pump-1.dispense", "viewer"),
         ("speak on run.run_1", "viewer"),
     }
+
+
+async def test_a_revoked_key_is_refused_once_at_once_and_under_its_owners_name(here: Here) -> None:
+    here.key("rita", Role.OPERATOR)
+    shown = Identities(here.settings.state_dir).revoke("rita").key
+    EmbeddedServer(here.settings.state_dir).reload()
+
+    begun = time.monotonic()
+    with pytest.raises(NotAllowedError, match="does not accept this key"):
+        async with here.as_("rita", Role.OPERATOR):
+            pass
+    took_s = time.monotonic() - begun
+
+    async def told() -> bool:
+        return bool(await here.refusals(shown))
+
+    await until(told)
+    (refusal,) = await here.refusals(shown)
+    assert (refusal.by, refusal.role, refusal.error.because) == ("", "", "this key of rita was revoked")
+    assert took_s < 2
 
 
 async def test_runs_of_others_wait_while_their_target_is_claimed(here: Here) -> None:

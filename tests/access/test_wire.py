@@ -274,6 +274,17 @@ async def test_a_revoked_identity_is_cut_off(house: House) -> None:
         await connected(house.address.url, nkeys_seed_str=house.seeds["olaf"])
 
 
+async def test_an_agent_whose_key_was_revoked_does_not_begin(house: House, tmp_path: Path) -> None:
+    house.add("pump-3", Role.AGENT)
+    address = house.located("pump-3")
+    house.identities.revoke("pump-3")
+    house.server.reload()
+
+    with pytest.raises(NotAllowedError, match="does not accept this key"):
+        async with serving(Pump, name="pump-3", locate=lambda: address, state_dir=tmp_path / "agents"):
+            pass
+
+
 async def test_others_stay_connected_while_somebody_is_added(house: House) -> None:
     async with house.raw("olaf", Role.OPERATOR) as olaf:
         generation = house.journal.connection.generation

@@ -7,12 +7,16 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Self
 
 import pytest
 
-from labwright.agents.announcing import KIND, Announcing, NameTakenError
+from labwright.agents.announcing import KIND, PING_S, Announcing, NameTakenError
 from labwright.agents.following import agents_here
+from labwright.journal.connection import Address, Connection
 from labwright.journal.journal import Journal
+from labwright.journal.nats_server import EmbeddedServer
 from labwright.journal.presence import Presence, ProcessIdentity, ensure_presence, start_of, this_host
 
 LONG_S = 600
@@ -67,3 +71,65 @@ async def test_one_that_lives_longer_than_its_word_refuses_others_and_is_named(j
             await refused.run()
 
     assert "process 1 on h" in str(taken.value.because)
+
+
+class Hole:
+    """A way to a server that can swallow all that comes on the connections of now, and ends none of them."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self.swallows: set[int] = set()
+        self.connections = 0
+        self._to = port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers += [writer, far_writer]
+        for one, other in ((reader, far_writer), (far_reader, writer)):
+            self._tasks.add(asyncio.create_task(self._carry(number, one, other)))
+
+    async def _carry(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if number not in self.swallows:
+                    writer.write(data)
+            writer.close()
+
+
+async def test_a_connection_that_has_gone_deaf_is_made_anew(
+    server: EmbeddedServer, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labwright.agents.announcing.DEAF_S", 1.0)
+    await ensure_presence(journal)
+    address = Address.read(server.connection_file)
+    async with Hole(int(address.url.rpartition(":")[2])) as hole:
+        locate = lambda: replace(address, url=f"nats://127.0.0.1:{hole.port}")  # noqa: E731 - as the others give it
+        async with Connection(locate, ping_s=PING_S) as connection:
+            announcing = Announcing(Journal(connection), "a1", lambda: {"name": "a1"})
+            running = asyncio.create_task(announcing.run())
+            await announcing.may_act.wait()
+            first = connection.generation
+            hole.swallows.add(hole.connections)
+            async with asyncio.timeout(PING_S - 1):  # sooner than pings would find out
+                while connection.generation == first:
+                    await asyncio.sleep(0.02)
+            running.cancel()

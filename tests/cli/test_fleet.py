@@ -73,11 +73,35 @@ def test_a_target_that_is_away_has_its_row_by_its_name_alone(site: Terminal) -> 
     (site.folder / "targets.yaml").unlink()
 
 
-def test_the_rows_say_which_parameter_does_not_fit(site: Terminal) -> None:
-    done = site("call", "dispense", "--on", "kind=pump", "-p", "volume_ml=much", code=1)
-    assert "volume_ml" in done.out
-    shown = site("runs", "show", done.err.split(" calls it", 1)[0].split()[-1])
-    assert "refused" in shown.out
+@pytest.mark.parametrize("more", [(), ("--no-wait",)])
+def test_what_no_agent_of_a_fleet_takes_is_refused_before_anything_starts(
+    site: Terminal, more: tuple[str, ...]
+) -> None:
+    (site.folder / "targets.yaml").write_text("- {name: pump-3, labels: {kind: pump}}\n")
+    runs = site("runs", "list", "--json").json["items"]
+    words = ("--on", "kind=pump", "--json", *more)
+
+    unknown = site("call", "dispence", *words, code=3).error
+    wrong = site("call", "dispense", "-p", "volume_ml=much", *words, code=2).error
+
+    assert (unknown["message"], unknown["kind"]) == ("pump-1 has no operation 'dispence'", "not_found")
+    assert unknown["because"] == "did you mean 'dispense'?; so it is with all 2 agents that were chosen and are here"
+    assert [finding.split(":")[0] for finding in wrong["findings"]] == ["volume_ml"]
+    assert wrong["because"] == "so it is with all 2 agents that were chosen and are here"
+    assert wrong["try"] == "mend what is named; `labwright agents show pump-1 dispense` tells what the operation takes"
+    assert site("runs", "list", "--json").json["items"] == runs
+    (site.folder / "targets.yaml").unlink()
+
+
+def test_what_some_of_a_fleet_take_is_started_there_and_the_others_rows_say_why_not(site: Terminal) -> None:
+    with running(site, "stage-1", "--label", "kind=pump", agent="bench.stage:Stage"):
+        found = site("call", "dispense", "--on", "kind=pump", "-p", "volume_ml=1", "--quorum", "2", "--json").json
+
+    assert {name: row["outcome"] for name, row in found["targets"].items()} == {
+        "pump-1": "succeeded",
+        "pump-2": "succeeded",
+        "stage-1": "refused",
+    }
 
 
 @pytest.mark.parametrize(
@@ -147,6 +171,8 @@ def test_a_task_is_rolled_out_in_waves_and_shown_as_a_tree(site: Terminal) -> No
     listed = site("runs", "list", "--cause", parent["id"], "--json").json["items"]
     assert {item["parent"] for item in listed} == {parent["id"]}
     assert len(listed) == 4
+    heading = next(line for line in site("runs", "show", parent["id"]).out.splitlines() if line.startswith("target "))
+    assert heading.split() == ["target", "outcome", "took", "run", "result"]
     assert site("run", "add", "-p", "first=1", "-p", "second=2", "--waves", "1", code=2).err
     (site.folder / "targets.yaml").unlink()
 

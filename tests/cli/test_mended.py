@@ -113,6 +113,27 @@ def test_a_folder_without_settings_is_told(tmp_path: Path) -> None:
     assert "no labwright.toml" in Terminal(tmp_path)("check").err
 
 
+def test_outside_of_a_site_it_is_told_how_to_name_one(tmp_path: Path) -> None:
+    error = Terminal(tmp_path)("runs", "list", "--json", code=5).error
+    assert error["because"] == "it has no connection.json, which labwright serve writes"
+    assert error["try"] == "start one: labwright serve; or name the site's folder: --site DIR"
+
+    (tmp_path / "labwright.toml").write_text("")
+    assert Terminal(tmp_path)("runs", "list", "--json", code=5).error["try"] == "start one: labwright serve"
+
+
+def test_a_role_or_a_name_that_is_none_is_refused_in_plain_words(tmp_path: Path) -> None:
+    user = Terminal(tmp_path)
+    role = user("user", "add", "ada", "--role", "nonsense", "--json", code=2).error["message"]
+    assert role.startswith("Invalid value for '--role': 'nonsense' is not one of")
+    name = user("user", "add", "a b", "--role", "viewer", "--json", code=2).error["message"]
+    assert name == "'a b' cannot name a user"
+
+
+def test_a_new_site_tells_what_its_tests_need(tmp_path: Path) -> None:
+    assert "its tests need pytest: pip install pytest" in Terminal(tmp_path)("new", "site", "kitchen").err
+
+
 def test_a_narrow_terminal_has_one_line_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 

@@ -42,6 +42,16 @@ def loaded(folder: Path) -> Site:
     return load_site(load_settings(folder, {}))
 
 
+@pytest.mark.parametrize("name", ["beamline", "template"])
+def test_keys_of_an_example_do_not_get_into_its_repository(tmp_path: Path, name: str) -> None:
+    folder = copy_of(name, tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    ask = ["git", "check-ignore", "ada.key", ".labwright/x"]
+    ignored = subprocess.run(ask, cwd=folder, capture_output=True, check=True)
+
+    assert ignored.stdout.decode().split() == ["ada.key", ".labwright/x"]
+
+
 @pytest.fixture(autouse=True)
 def _path_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -107,6 +107,14 @@ def test_a_run_goes_from_request_to_end() -> None:
     assert (run.state, run.result, run.attempt) == (RunState.SUCCEEDED, 2, 1)
 
 
+def test_steps_that_a_success_has_left_out_are_skipped_and_those_of_a_failure_are_still_to_come() -> None:
+    begun = (started(10, "a", "b"), ended(10, 0, "a", 1))
+    run = folded(*begun, Finished(token=10, state="succeeded"))
+    assert [step.state for step in run.steps] == [StepState.SUCCEEDED, StepState.SKIPPED]
+    run = folded(*begun, Finished(token=10, state="failed"))
+    assert [step.state for step in run.steps] == [StepState.SUCCEEDED, StepState.PENDING]
+
+
 def test_a_lost_attempt_is_counted_until_a_step_is_recorded() -> None:
     run = folded(started(10, "a", "b"), AttemptLost(token=10), started(20, attempt=2), AttemptLost(token=20))
     assert (run.state, run.lost_in_step, run.attempt) == (RunState.PENDING, 2, 2)

@@ -5,19 +5,33 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from labwright import Action, Crash, OnError, Retry, Schedule, Stop, after, every
-from labwright.core.errors import ConflictError, LockedError, NotRunningError, UsageError, WaitTimeoutError
+from labwright import Action, Crash, OnError, Retry, Schedule, Stop, after, every, pairs
+from labwright.core.errors import (
+    ConflictError,
+    DamagedError,
+    LabwrightError,
+    LockedError,
+    NotRunningError,
+    UsageError,
+    WaitTimeoutError,
+)
+from labwright.schedule.row_file import last_run_in
 from labwright.schedule.rows import FIELDS
 from labwright.testing import ManualClock
 
 LIMIT_S = 30.0
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def noting(seen: list[float], clock: ManualClock) -> Callable[[], float]:
@@ -84,6 +98,66 @@ def test_an_action_may_be_a_coroutine_and_all_share_one_loop() -> None:
     assert [row.result[0] for row in schedule.rows] == [532.0] * 3
     assert len(loops) == 1
     assert schedule.rows[0].args == {"measure": {"wavelength_nm": 532.0}}
+
+
+def test_an_action_that_yields_seconds_waits_by_the_clock_of_the_schedule() -> None:
+    clock, seen = ManualClock(), list[float]()
+
+    def stir(seconds: float) -> Generator[float, None, str]:
+        for _ in range(3):
+            seen.append(clock.monotonic())
+            yield seconds
+        return "stirred"
+
+    schedule = Schedule(Action(stir, 7), noting(seen, clock), journal=None, clock=clock)
+    with schedule.every(60, times=2):
+        clock.advance(200)
+        schedule.join(LIMIT_S)
+
+    assert seen == [60, 67, 74, 81, 120, 127, 134, 141]
+    assert [row.result["stir"] for row in schedule.rows] == ["stirred", "stirred"]
+    assert schedule.rows[0].as_dict()["ended_at"].endswith("00:01:21Z")
+
+
+@pytest.mark.parametrize(
+    ("how", "outcomes", "ends"),
+    [(Stop.AFTER_POINT, ["succeeded"], [60]), (Stop.AFTER_ACTION, ["aborted"], [60]), (Stop.NOW, ["aborted"], [5])],
+)
+def test_an_action_that_waits_is_cut_short_by_a_stop_now_alone_and_cleans_up(
+    how: Stop, outcomes: list[str], ends: list[float]
+) -> None:
+    clock, ended, cleaned = ManualClock(), list[float](), threading.Event()
+
+    def heat() -> Generator[float, None, None]:
+        try:
+            yield 60
+        finally:
+            ended.append(clock.monotonic())
+            cleaned.set()
+
+    schedule = Schedule(heat, lambda: None, journal=None, clock=clock).at(after(0)).start()
+    clock.advance(5)
+    schedule.stop(how)
+    if how is not Stop.NOW:
+        clock.advance(100)
+    schedule.join(LIMIT_S)
+
+    assert cleaned.wait(LIMIT_S)
+    assert ended == ends
+    assert [row.outcome for row in schedule.rows] == outcomes
+
+
+def test_an_action_that_yields_no_seconds_has_failed() -> None:
+    clock = ManualClock()
+
+    def heat() -> Generator[Any, None, None]:
+        yield "60"
+
+    with Schedule(heat, journal=None, clock=clock).at(after(0)) as schedule:
+        schedule.join(LIMIT_S)
+
+    assert schedule.rows[0].outcome == "failed"
+    assert "a wait cannot be '60'" in (schedule.rows[0].error or {})["message"]
 
 
 def test_keywords_are_passed_through_at_points_and_by_hand() -> None:
@@ -418,6 +492,307 @@ def test_a_crashed_run_of_another_plan_is_not_gone_on_with_unless_it_is_said(tmp
     other.join(LIMIT_S)
 
     assert other.rows.outcomes == {"succeeded": 1}
+
+
+def test_a_stop_ends_a_run_that_waits_after_a_crash(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    crashed(path)
+    schedule, _ = going_on(path, Crash.PAUSE)
+
+    schedule.start().stop()
+    schedule.join(LIMIT_S)
+
+    assert schedule.rows.outcomes == {"succeeded": 1, "interrupted": 1, "missed_down": 1, "aborted": 2}
+    assert last_run_in(path) == []
+
+
+def test_a_resumed_run_is_ended_by_ctrl_c_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    crashed(path)
+    schedule, _ = going_on(path, Crash.PAUSE)
+
+    schedule.start().resume()
+    with pytest.raises(KeyboardInterrupt), schedule:
+        raise KeyboardInterrupt
+
+    assert last_run_in(path) == []
+
+
+def test_a_preview_of_a_run_that_was_cut_short_shows_what_is_left_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    crashed(path)
+    written = path.read_bytes()
+    schedule, clock = going_on(path, Crash.PAUSE)
+
+    title, *lines = str(schedule.preview()).splitlines()
+
+    assert "goes on after 1 rows" in title
+    assert [line.split()[:2] for line in lines] == [["4", "+240.000"], ["5", "+300.000"]]
+    assert len(str(schedule.preview(start=clock.now())).splitlines()) == 6
+    assert path.read_bytes() == written
+    repeating, _ = going_on(path, Crash.REPEAT)
+    assert [line.split()[0] for line in str(repeating.preview()).splitlines()[1:]] == ["2", "4", "5"]
+
+
+def test_a_preview_of_what_a_start_would_refuse_shows_a_start_anew(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    crashed(path)
+    other = Schedule(Action(lambda: 1, label="sample"), journal=path, clock=ManualClock()).every(7, times=2)
+    assert [line.split()[1] for line in str(other.preview()).splitlines()[1:]] == ["+7.000", "+14.000"]
+
+    path.write_text("nonsense\n", encoding="utf-8")
+    assert [line.split()[1] for line in str(other.preview()).splitlines()[1:]] == ["+7.000", "+14.000"]
+
+
+def test_a_damaged_journal_is_refused_with_its_line_and_kept_aside_when_one_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for number in (1, 2):
+        crashed(path)
+        damaged = path.read_bytes().replace(b'"record": "row"', b'"record": row', 1)
+        path.write_bytes(damaged)
+        schedule, clock = going_on(path, Crash.SKIP)
+        with pytest.raises(DamagedError, match=rf"line 3 of .*{path.name}"):
+            schedule.start()
+        assert path.read_bytes() == damaged
+
+        schedule.start(fresh=True)
+        clock.advance(300)
+        schedule.join(LIMIT_S)
+
+        aside = path.with_name("rows.jsonl.damaged" + ("" if number == 1 else "-2"))
+        assert aside.read_bytes() == damaged
+        assert schedule.rows.outcomes == {"succeeded": 5}
+        assert str(aside) in schedule.notes[0].text
+        path.unlink()
+
+
+def test_a_line_that_a_crash_cut_short_does_not_run_into_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    crashed(path)
+    for _ in range(2):
+        schedule, clock = going_on(path, Crash.PAUSE)
+        with pytest.raises(KeyboardInterrupt), schedule:
+            raise KeyboardInterrupt
+        with path.open("a", encoding="utf-8") as file:
+            file.write('{"record": "no')
+    schedule, clock = going_on(path, Crash.PAUSE)
+    with schedule:
+        schedule.resume()
+        clock.advance(300)
+        schedule.join(LIMIT_S)
+
+    assert schedule.rows.outcomes == {"succeeded": 3, "interrupted": 1, "missed_down": 1}
+
+
+def damage(content: bytes, data: st.DataObject) -> bytes:
+    """Damage the lines of a journal in one of the ways in which files are damaged."""
+    place = data.draw(st.integers(0, len(content) - 1))
+    lines = content.splitlines(keepends=True)
+    match data.draw(st.sampled_from(["overwrite", "cut out", "insert", "swap", "change a value"])):
+        case "overwrite":
+            length = data.draw(st.integers(1, 40))
+            return content[:place] + data.draw(st.binary(min_size=length, max_size=length)) + content[place + length :]
+        case "cut out":
+            return content[:place] + content[place + data.draw(st.integers(1, 80)) :]
+        case "insert":
+            return content[:place] + data.draw(st.binary(min_size=1, max_size=20)) + content[place:]
+        case "swap":
+            return b"".join(data.draw(st.permutations(lines)))
+        case _:
+            number = data.draw(st.integers(0, len(lines) - 2))
+            line = json.loads(lines[number])
+            line[data.draw(st.sampled_from(sorted(line)))] = data.draw(JSON)
+            return b"".join([*lines[:number], json.dumps(line).encode() + b"\n", *lines[number + 1 :]])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_has_become_of_a_journal_it_is_gone_on_with_or_refused_by_line(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    path, clean = tmp_path / "rows.jsonl", tmp_path / "clean.jsonl"
+    if not clean.exists():
+        crashed(clean)
+    path.write_bytes(damage(clean.read_bytes(), data))
+    schedule, clock = going_on(path, Crash.SKIP)
+    previewed = str(schedule.preview())
+
+    refused: LabwrightError | None = None
+    try:
+        schedule.start()
+    except (DamagedError, ConflictError) as error:
+        refused = error
+    else:
+        clock.advance(10_000)
+        schedule.stop(Stop.NOW)
+        schedule.join(LIMIT_S)
+    assert refused is None or str(path) in refused.message
+    assert not isinstance(refused, DamagedError) or re.search(r"line \d+ of", refused.message)
+    assert previewed
+
+
+@given(length=st.integers(0, 2000))
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_wherever_a_crash_cuts_the_journal_short_no_finished_point_runs_again(tmp_path: Path, length: int) -> None:
+    path, clean = tmp_path / "rows.jsonl", tmp_path / "clean.jsonl"
+    if not clean.exists():
+        crashed(clean)
+    kept = clean.read_bytes()[:length]
+    path.write_bytes(kept)
+    finished = sum(line.get("record") == "row" for line in map(json.loads, kept.split(b"\n")[:-1]))
+    schedule, clock = going_on(path, Crash.REPEAT)
+
+    with schedule:
+        clock.advance(300)
+        schedule.join(LIMIT_S)
+
+    points = sorted(row.point or 0 for row in schedule.rows)
+    assert points == [1, 2, 3, 4, 5]
+    assert sum(row.result.as_dict() == {"sample": 1} for row in schedule.rows) in {finished, finished + 1}
+
+
+@pytest.mark.parametrize(("where", "because"), [("nowhere/rows.jsonl", "there is no folder"), ("", "that is a folder")])
+def test_a_journal_that_cannot_be_is_refused(tmp_path: Path, where: str, because: str) -> None:
+    with pytest.raises(UsageError, match="cannot be written") as refused:
+        Schedule(print, journal=tmp_path / where).every(1).start()
+
+    assert because in refused.value.because
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_something_else_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "samples.csv"
+    path.write_text("point,name\n1,a\n", encoding="utf-8")
+
+    with pytest.raises(DamagedError, match="line 1"):
+        Schedule(print, journal=path).every(1).start()
+    assert path.read_text(encoding="utf-8") == "point,name\n1,a\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Schedule(print).at(after(0.3, of="nope") | after(1).named("yes")).start(), "'nope'"),
+        (lambda: Schedule(print).at(after(0.3, of="nope")).preview(), "'nope'"),
+        (lambda: Schedule(print, journal=None).at("2020-01-01T00:00Z").start(), "ahead"),
+        (lambda: Schedule(print, journal=None).at(every(60, until=LONG_AGO)).start(), "ahead"),
+        (lambda: Schedule(print).at([1, 2, 3]), "instant"),  # pyright: ignore[reportArgumentType]
+        (lambda: Schedule(print).at(5), "instant"),  # pyright: ignore[reportArgumentType]
+        (lambda: pairs((5,)), "pair"),  # pyright: ignore[reportArgumentType]
+        (lambda: pairs(5, 60), "pair"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_points_that_would_never_be_due_are_refused_with_what_to_do(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(UsageError, match=told) as refused:
+        make()
+
+    assert refused.value.because
+    assert refused.value.cure
+
+
+def test_points_are_inserted_and_withdrawn_while_it_runs() -> None:
+    clock, seen = ManualClock(), list[str]()
+    schedule = Schedule(Action(lambda: seen.append("sample"), label="sample"), journal=None, clock=clock)
+    schedule.at(after(10).named("first")).at((3 * every(100)).named("later")).at(every(300).named("endless"))
+    schedule.at(after(20).named("last"))
+
+    with schedule:
+        clock.advance(5)
+        schedule.insert(after(7), Action(lambda: seen.append("rinse"), label="rinse"))
+        schedule.insert(after(8).named("gone"))
+        assert schedule.withdraw("gone", "later", "endless") == 3
+        clock.advance(5)
+        assert schedule.withdraw("first") == 0
+        schedule.insert(after(15).named("gone"))
+        clock.advance(1000)
+        schedule.join(LIMIT_S)
+        with pytest.raises(NotRunningError, match="is over"):
+            schedule.insert(after(2000))
+        with pytest.raises(NotRunningError, match="is over"):
+            schedule.fire()
+
+    assert seen == ["rinse", "sample", "sample", "sample"]
+    rows = [(row.name, row.lateness_s) for row in schedule.rows]
+    assert rows == [("", 0.0), ("first", 0.0), ("gone", 0.0), ("last", 0.0)]
+    assert schedule.rows[0].result.labels == ("rinse",)
+
+
+def test_a_point_that_waits_for_another_is_withdrawn_too() -> None:
+    running, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        running.set()
+        assert may_end.wait(LIMIT_S)
+
+    schedule = Schedule(hold, journal=None, overlap="wait").at(after(0).named("first"), after(0).named("second"))
+    schedule.at(after(5, of="second").named("third"))
+    with schedule:
+        assert running.wait(LIMIT_S)
+        schedule.fire(name="by-hand")
+        assert schedule.withdraw("second", "third", "by-hand") == 3
+        may_end.set()
+        schedule.join(LIMIT_S)
+
+    assert [row.name for row in schedule.rows] == ["first"]
+
+
+def test_a_point_by_hand_may_have_a_name_and_actions_of_its_own() -> None:
+    clock, told = ManualClock(), list[tuple[str, str]]()
+    schedule = Schedule(
+        lambda: None, journal=None, clock=clock, on_row=lambda row: told.append((row.name, str(row.outcome)))
+    )
+
+    with schedule.at(after(5)):
+        schedule.fire(Action(lambda volume_ml: volume_ml, label="inject"), name="extra", inject={"volume_ml": 2})
+        with pytest.raises(UsageError, match="volume"):
+            schedule.fire(Action(lambda volume_ml: volume_ml, label="inject"))
+
+    assert told == [("extra", "succeeded"), ("", "aborted")]
+    assert schedule.rows[0].result["inject"] == 2
+
+
+def test_somebody_who_fails_to_be_told_of_a_row_does_not_stop_a_schedule(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+
+    with Schedule(lambda: None, journal=None, clock=clock, on_row=lambda row: row.nosuch).every(1, times=2) as schedule:  # pyright: ignore[reportAttributeAccessIssue]
+        clock.advance(2)
+        schedule.join(LIMIT_S)
+
+    assert schedule.rows.outcomes == {"succeeded": 2}
+    assert "nosuch" in caplog.text
+
+
+def test_what_was_inserted_before_a_crash_is_not_done_twice(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    seen: list[float] = []
+
+    def started(at_s: float) -> tuple[Schedule, ManualClock]:
+        clock = ManualClock()
+        clock.advance(at_s)
+        schedule = Schedule(noting(seen, clock), journal=path, clock=clock, crash=Crash.SKIP).every(100, times=4)
+        return schedule.start().insert(after([50, 150, 250])), clock
+
+    first, clock = started(0)
+    clock.advance(160)
+    kept = path.read_bytes()
+    first.stop()
+    first.join(LIMIT_S)
+    for at_s in (170, 260):
+        path.write_bytes(kept)
+        again, clock = started(at_s)
+        clock.advance(60)
+        kept = path.read_bytes()
+        again.stop()
+        again.join(LIMIT_S)
+
+    assert seen == [50, 100, 150, 200, 300]
 
 
 def test_a_join_has_a_timeout_and_needs_a_start() -> None:

@@ -9,6 +9,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 FOREIGN = ("pydantic", "nats", "typer", "httpx", "cronsim", "rich", "yaml", "structlog", "psutil", "numpy")
 LIMIT_S = 60.0
 
@@ -91,6 +93,81 @@ def test_a_script_that_is_killed_in_a_point_goes_on_where_it_was(tmp_path: Path)
     assert "'succeeded': 1" in second
     rows = (tmp_path / "sampling.take_sample.rows.jsonl").read_text(encoding="utf-8").splitlines()
     assert sorted(line["point"] for line in map(json.loads, rows) if line["record"] == "row") == [1, 2, 3]
+
+
+AFTER_A_CRASH = """
+    import os, signal, sys, threading
+    from labwright import Schedule, every
+
+    def tell_when_it_waits():
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and not schedule.is_over:
+            threading.Event().wait(0.01)
+        print("waiting", flush=True)
+
+    def take_sample():
+        with open("sampled", "a") as file:
+            file.write("x")
+        if os.path.getsize("sampled") == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.chdir(os.path.dirname(os.path.abspath(__file__)))
+    schedule = Schedule(take_sample, safe_state=lambda: print("safe")).at(2 * every(0.01) + 2 * every(1000))
+    leaves = sys.argv[1]
+    with schedule:
+        if leaves == "resumes":
+            schedule.resume()
+            schedule.stop()
+        if leaves == "exits":
+            sys.exit("somebody must look")
+        if leaves != "leaves":
+            threading.Thread(target=tell_when_it_waits).start()
+            schedule.join()
+    print(schedule.rows.outcomes)
+    """
+
+
+@pytest.mark.parametrize("leaves", ["SIGINT", "SIGTERM", "exits", "leaves"])
+def test_a_run_that_waits_after_a_crash_stays_unfinished_until_somebody_has_his_say(
+    tmp_path: Path, leaves: str
+) -> None:
+    path = script(tmp_path, AFTER_A_CRASH)
+    command = [sys.executable, str(path)]
+    subprocess.run([*command, "joins"], capture_output=True, timeout=LIMIT_S, check=False)
+
+    for _ in range(2):
+        with subprocess.Popen([*command, leaves], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+            if leaves.startswith("SIG"):
+                assert waiting.stdout is not None
+                assert waiting.stdout.readline() == "waiting\n"
+                waiting.send_signal(signal.Signals[leaves])
+            out, told = waiting.communicate(timeout=LIMIT_S)
+        assert "safe" in out
+        assert "call resume() to go on, or start(fresh=True) to begin anew" in told
+    ended = subprocess.run([*command, "resumes"], capture_output=True, text=True, timeout=LIMIT_S, check=True)
+
+    assert "{'succeeded': 1, 'interrupted': 1, 'aborted': 2}" in ended.stdout
+    assert (tmp_path / "sampled").read_text(encoding="utf-8") == "xx"
+
+
+def test_a_script_that_comes_from_a_pipe_keeps_its_rows_in_the_current_folder(tmp_path: Path) -> None:
+    text = "from labwright import Schedule\nwith Schedule(print, name='rows').every(0.01, times=1) as s: s.join()"
+
+    subprocess.run([sys.executable], input=text, text=True, cwd=tmp_path, timeout=LIMIT_S, check=True)
+
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.rows.jsonl"]
+
+
+def test_a_program_that_is_installed_keeps_no_rows_beside_itself(tmp_path: Path) -> None:
+    text = """
+    from labwright import Schedule
+    with Schedule(print, name="rows").every(0.01, times=1) as schedule: schedule.join()
+    """
+    (tmp_path / "sampling.py").write_text(textwrap.dedent(text), encoding="utf-8")
+
+    command = [sys.executable, "-m", "unittest", "sampling"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=LIMIT_S, check=False)
+
+    assert (tmp_path / "rows.rows.jsonl").exists()
 
 
 def interrupted(tmp_path: Path, number: signal.Signals) -> subprocess.CompletedProcess[str]:

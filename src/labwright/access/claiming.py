@@ -9,6 +9,7 @@ from typing import Literal
 
 from labwright.access.claim_watch import read_claims
 from labwright.access.claims import MOST_BYTES, MOST_CLAIMS, MOST_S, SUBJECT, Claim, names_of, overlap, refusal
+from labwright.core.clock import lasting
 from labwright.core.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from labwright.core.ids import new_id
 from labwright.core.model import utc_now
@@ -117,7 +118,7 @@ def _too_large(names: int) -> ConflictError:
 def _checked(selector: str, seconds: float, reason: str) -> Selector:
     if not 0 < seconds <= MOST_S:
         raise UsageError(
-            f"a claim cannot last {seconds:g} s", because=f"it lasts up to {MOST_S / 86_400:g} days", cure="--for 2h"
+            f"a claim cannot last {lasting(seconds)}", because=f"it lasts up to {lasting(MOST_S)}", cure="--for 2h"
         )
     if len(reason) > MOST_REASON or len(selector) > MOST_SELECTOR:
         raise UsageError(

@@ -1,6 +1,7 @@
 """Identities: who may connect beside the lab's own processes, by name, role and public key; no secret is kept.
 
-They stand in `identities.json` in the state folder, and as users of NATS in `identities.conf` beside it.
+They stand in `identities.json` in the state folder, and as users of NATS in `identities.conf` beside it. Who was shut
+out is kept in `revoked.json`, so that a key that is shown later has its owner's name.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -21,6 +22,8 @@ from labwright.core.model import Instant, Model, utc_now
 from labwright.core.roles import Role
 from labwright.journal.nats_server import write_private
 
+MOST_REVOKED = 1000
+"""So many revoked identities are remembered, the newest."""
 PUBLIC_KEY = r"^U[A-Z2-7]{55}$"
 
 
@@ -53,6 +56,7 @@ class Identities:
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "identities.json"
         self._users = state_dir / "identities.conf"
+        self._revoked = state_dir / "revoked.json"
         self._lock = state_dir / "identities.lock"
 
     def all(self) -> tuple[Identity, ...]:
@@ -61,17 +65,15 @@ class Identities:
         Raises:
             IdentitiesError: the file is not valid.
         """
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise self._unreadable(error.strerror or str(error)) from error
-        try:
-            return _ALL.validate_json(data)
-        except ValidationError as error:
-            said = error.errors(include_url=False, include_input=False)[0]
-            raise self._unreadable(f"{'.'.join(str(part) for part in said['loc'])}: {said['msg']}") from None
+        return _read(self.path)
+
+    def revoked(self) -> tuple[Identity, ...]:
+        """List who was shut out, the newest last.
+
+        Raises:
+            IdentitiesError: the file is not valid.
+        """
+        return _read(self._revoked)
 
     def add(self, name: str, role: Role) -> tuple[Identity, str]:
         """Make an identity; gives it and its secret, which is kept nowhere.
@@ -103,6 +105,8 @@ class Identities:
                 raise NotFoundError(
                     f"there is no user {name!r}", because=f"there are: {', '.join(sorted(known)) or 'none'}"
                 )
+            shut_out = [*self.revoked(), known[name]][-MOST_REVOKED:]
+            write_private(self._revoked, _text(shut_out))
             return known.pop(name)
 
     @contextlib.contextmanager
@@ -117,17 +121,34 @@ class Identities:
             known = {identity.name: identity for identity in self.all()}
             yield known
             chosen = [known[name] for name in sorted(known)]
-            write_private(self.path, json.dumps([each.model_dump(mode="json") for each in chosen], indent=2) + "\n")
+            write_private(self.path, _text(chosen))
             write_private(self._users, users_text(chosen))
         finally:
             os.close(lock)
 
-    def _unreadable(self, because: str) -> IdentitiesError:
-        return IdentitiesError(
-            "the identities cannot be read",
-            because=f"{self.path}: {because}",
-            cure="mend the file, or bring an older one back; then labwright user list",
-        )
+
+def _read(path: Path) -> tuple[Identity, ...]:
+    try:
+        return _ALL.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except ValidationError as error:
+        said = error.errors(include_url=False, include_input=False)[0]
+        raise _unreadable(path, f"{'.'.join(str(part) for part in said['loc'])}: {said['msg']}") from None
+
+
+def _text(identities: Iterable[Identity]) -> str:
+    return json.dumps([each.model_dump(mode="json") for each in identities], indent=2) + "\n"
+
+
+def _unreadable(path: Path, because: str) -> IdentitiesError:
+    return IdentitiesError(
+        "the identities cannot be read",
+        because=f"{path}: {because}",
+        cure="mend the file, or bring an older one back; then labwright user list",
+    )
 
 
 def new_key() -> tuple[str, str]:
@@ -139,6 +160,6 @@ def new_key() -> tuple[str, str]:
     return seed.decode(), made.from_seed(bytearray(seed)).public_key.decode()
 
 
-def key_owners(identities: tuple[Identity, ...]) -> dict[str, Identity]:
+def key_owners(identities: Iterable[Identity]) -> dict[str, Identity]:
     """Give identities by their public keys, as logs of nats-server name them."""
     return {identity.key: identity for identity in identities}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from labwright.access.identity import Identities, IdentitiesError, key_owners
+from labwright.access.identity import Identities, IdentitiesError, Identity, key_owners
 from labwright.core.errors import LabwrightError, NotAllowedError
 from labwright.core.ids import hashed_id
 from labwright.core.logs import get_logger
@@ -22,6 +23,7 @@ LOOK_S = 0.5
 MOST_AT_ONCE = 200
 MOST_BYTES = 1024 * 1024
 LONGEST = 500
+CONNECT = "connect"
 
 QUOTED = r'"((?:[^"\\]|\\.)*)"'
 """Text in nats-server's quotes: a quote inside it has a stroke before it, so that no client's name ends the text."""
@@ -35,11 +37,15 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """One line of the log: what somebody was refused; `key` is the public key that they have proven to hold, if any."""
+    """One line of the log: what somebody was refused.
+
+    `key` is the public key that they have proven to hold, if any; one that is only `shown` may be another's.
+    """
 
     what: str
     key: str
     origin: str
+    shown: str = ""
 
 
 def violation_of(line: str) -> Violation | None:
@@ -49,7 +55,8 @@ def violation_of(line: str) -> Violation | None:
         return Violation(what=f"{verb} {found[5][:LONGEST]}", key=found[3], origin=found[1])
     if (found := INTRUSION.search(line)) is not None:
         shown = {"User": "as", "Nkey": "with the key"}.get(found[3])
-        return Violation(what=f"connect {shown} {found[4][:LONGEST]}" if shown else "connect", key="", origin=found[1])
+        what = f"{CONNECT} {shown} {found[4][:LONGEST]}" if shown else CONNECT
+        return Violation(what=what, key="", shown=found[4] if found[3] == "Nkey" else "", origin=found[1])
     return None
 
 
@@ -72,11 +79,8 @@ async def watch_log(journal: Journal, server: EmbeddedServer) -> None:
 
 
 async def _record(journal: Journal, identities: Identities, line: str, violation: Violation) -> None:
-    try:
-        owner = key_owners(identities.all()).get(violation.key)
-    except IdentitiesError:
-        owner = None
-    error = NotAllowedError("nats-server refused it", because="the permissions of this identity do not allow it")
+    owner = _owner(identities.all, violation.key)
+    error = NotAllowedError("nats-server refused it", because=_why(violation, identities))
     record = Refused(
         what=violation.what,
         by=owner.name if owner else violation.key,
@@ -90,6 +94,23 @@ async def _record(journal: Journal, identities: Identities, line: str, violation
         log.debug("this line was recorded before")
     except LabwrightError as failure:
         log.error("a refusal was not recorded", because=failure.message)  # noqa: TRY400 - said, not traced
+
+
+def _owner(identities: Callable[[], tuple[Identity, ...]], key: str) -> Identity | None:
+    try:
+        return key_owners(identities()).get(key)
+    except IdentitiesError:
+        return None
+
+
+def _why(violation: Violation, identities: Identities) -> str:
+    if not violation.what.startswith(CONNECT):
+        return "the permissions of this identity do not allow it"
+    if (former := _owner(identities.revoked, violation.shown)) is not None:
+        return f"this key of {former.name} was revoked"
+    if (owner := _owner(identities.all, violation.shown)) is not None:
+        return f"it was not proven that this key of {owner.name} is at hand"
+    return "no user of this lab has this key or this password"
 
 
 def _new_lines(path: Path, place: tuple[int, int]) -> tuple[list[str], tuple[int, int]]:

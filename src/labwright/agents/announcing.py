@@ -21,6 +21,10 @@ MARGIN_S = 1.5
 EXPIRY_S = 2 * max(TOLD.slowest_s, UNTOLD.slowest_s) + MARGIN_S
 """A name whose holder has died without a farewell is free after this time at the latest."""
 RETRY_S = 0.2
+PING_S = 20
+"""How often an agent's connection is tried: seldom, for each of its words is answered too."""
+DEAF_S = 8.0
+"""A connection on which no word has been answered for so long is given up."""
 ASK_EACH_S = 30.0
 """How often an agent asks whether departures are told, until they are."""
 
@@ -47,6 +51,7 @@ class Announcing:
         self._asked_in = -1
         """In which generation of the connection it was told that departures are."""
         self._held_since: float | None = None
+        self._deaf_since: float | None = None
         self._speaking = asyncio.Lock()
         self._has_left = False
 
@@ -66,9 +71,10 @@ class Announcing:
             except NoResponderError:  # the stream of presence is not there: a restarted server has forgotten it
                 await self._make_stream()
             except (UnreachableError, TimeoutError, EngineError):
+                self._judge_connection()
                 await asyncio.sleep(RETRY_S)
             else:
-                self._held_since = None
+                self._held_since = self._deaf_since = None
                 self.may_act.set()
                 await self._ask_departures()
                 self._pace.note(self._presence.seq, asyncio.get_running_loop().time())
@@ -91,6 +97,17 @@ class Announcing:
             if not _has_died(error.holder):
                 raise
             await self._presence.announce(ttl_s=self._pace.ttl_s, instead_of=error)
+
+    def _judge_connection(self) -> None:
+        """Have a connection made anew on which nothing is answered any more, though it does not look broken."""
+        now = asyncio.get_running_loop().time()
+        if not self._journal.connection.is_connected:
+            self._deaf_since = None
+        elif self._deaf_since is None:
+            self._deaf_since = now
+        elif now - self._deaf_since > DEAF_S:
+            self._deaf_since = None
+            self._journal.connection.renew()
 
     async def _ask_departures(self) -> None:
         """Ask whether it is told at once who was cut off; once it is, that holds until this one connects again."""

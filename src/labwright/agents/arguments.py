@@ -33,7 +33,8 @@ def checked_arguments(agent: type[Agent], arguments: Mapping[str, Any]) -> dict[
         return _typed(parameters, arguments)
     except ParameterError as error:
         takes = arguments_line(parameters.schema())
-        error.cure = f"mend what is named; its arguments are: {takes}" if takes else "leave it out: it takes none"
+        cure = f"mend what is named; its arguments are: {takes}" if takes else "leave it out: it takes none"
+        error.reword(cure=cure)
         raise
 
 

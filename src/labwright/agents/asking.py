@@ -130,9 +130,9 @@ class Asked:
         error = gone(self.agent)
         with contextlib.suppress(UnreachableError, TimeoutError):
             here = set(await agents_here(self.connection)) - {self.agent}
-            error.because = f"here are: {', '.join(sorted(here)[:MOST_NAMED])}" if here else "no agent is here"
+            error.reword(because=f"here are: {', '.join(sorted(here)[:MOST_NAMED])}" if here else "no agent is here")
             if near := difflib.get_close_matches(self.agent, here, n=1, cutoff=0.5):
-                error.cure = f"did you mean {near[0]!r}?"
+                error.reword(cure=f"did you mean {near[0]!r}?")
         return error
 
 

@@ -14,8 +14,9 @@ from labwright.core.errors import LabwrightError, ParameterError, UsageError
 from labwright.core.model import SessionSnapshot
 from labwright.core.plain import to_plain
 
+NOT_VALID = "the command is not valid"
 MOST_S = 366 * 86_400.0
-Verb = Literal["start", "stop", "abort", "status", "wait", "describe", "ping", "sessions"]
+Verb = Literal["start", "check", "stop", "abort", "status", "wait", "describe", "ping", "sessions"]
 Seconds = Annotated[float, Field(gt=0, le=MOST_S, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -97,5 +98,5 @@ def read_command(data: bytes, *, sender: str, operation: str | None) -> Command:
             f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
             for detail in error.errors(include_url=False, include_input=False, include_context=False)
         )
-        raise ParameterError("the command is not valid", findings=findings, cure="mend what is named") from None
+        raise ParameterError(NOT_VALID, findings=findings, cure="mend what is named") from None
     return command.model_copy(update={"by": command.asker.name}) if command.asker.is_proven else command

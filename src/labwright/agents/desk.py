@@ -108,6 +108,9 @@ class Desk:
         match command.do:
             case "start":
                 return await self._start(command)
+            case "check":
+                self._operation(command.operation).parameters.validated(command.params)
+                return _said(session_reply(None, fits=True))
             case "stop":
                 return self._end(command, Told.STOP)
             case "abort":

@@ -15,6 +15,7 @@ from labwright.agents.book import Book
 from labwright.agents.locks import Holder, Locks
 from labwright.agents.operation import AnyOperation
 from labwright.agents.session import Session
+from labwright.core.clock import lasting
 from labwright.core.errors import LabwrightError, RefusedError, Stopped
 from labwright.core.logs import get_logger
 from labwright.core.model import ErrorRecord, SessionState
@@ -171,7 +172,9 @@ class Execution:
         if limit is None:
             return lambda: None
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(max(0.0, limit), self.tell, Told.TIMEOUT, f"its deadline of {limit:g} s has passed")
+        timer = loop.call_later(
+            max(0.0, limit), self.tell, Told.TIMEOUT, f"its deadline of {lasting(limit)} has passed"
+        )
         return timer.cancel
 
     # --- the words ---------------------------------------------------------------------------------------------------

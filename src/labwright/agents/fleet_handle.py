@@ -67,7 +67,8 @@ class FleetOperation:
         """Run a task on every target and wait for all ends, or start a process on each.
 
         Raises:
-            NotFoundError: nobody is chosen.
+            NotFoundError: nobody is chosen, or nobody of them who is here has the operation.
+            ParameterError: nobody of them who is here takes these parameters; nothing was started.
             UsageError: the quorum cannot be reached.
         """
         return await self._ask("call", params)

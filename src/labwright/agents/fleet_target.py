@@ -15,6 +15,7 @@ from typing import Any
 from labwright.agents.following import Hearing, recorded
 from labwright.agents.handle import AgentHandle
 from labwright.agents.session_handle import SessionHandle
+from labwright.core.clock import lasting
 from labwright.core.errors import AgentGoneError, LabwrightError, NotFoundError, UnreachableError
 from labwright.core.fleet import FleetRow, Outcome
 from labwright.core.model import ErrorRecord, OperationKind
@@ -161,8 +162,8 @@ class TargetCall:
         except UnreachableError as error:
             begun = await self._begun_untold()
             if begun is None:
-                if isinstance(error, AgentGoneError):
-                    error.cure = "start it, or see who is here: labwright agents list"  # the nearest name is another's
+                if isinstance(error, AgentGoneError):  # the nearest name is another's
+                    error.reword(cure="start it, or see who is here: labwright agents list")
                 raise
             return begun
 
@@ -212,7 +213,7 @@ class TargetCall:
             aborted = LabwrightError("it was told to end", because=self._reason, cure=self._see())
             return self._row(Outcome.ABORTED, aborted, kind="aborted")
         late = LabwrightError(
-            f"it has not ended within {self._how.timeout_s:g} s",
+            f"it has not ended within {lasting(self._how.timeout_s or 0)}",
             because="its deadline has passed, so its agent ends it",
             cure=self._see(),
         )

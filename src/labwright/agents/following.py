@@ -20,7 +20,7 @@ from labwright.journal.presence import STREAM, watch
 from labwright.journal.session_fold import decoded, encoded, fold_session, session_subject
 
 SILENCE_S = 2.3
-"""An agent that has not said for so long that it is here is asked; they say so each second."""
+"""An agent that has not said for so long that it is here is asked; few of them say so each second, many more seldom."""
 PING_S = 1.0
 ANSWER_S = 2.0
 

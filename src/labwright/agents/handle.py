@@ -138,6 +138,16 @@ class OperationHandle:
             await handle.take(second or first)
         return handle
 
+    async def check(self, params: Mapping[str, Any]) -> None:
+        """Ask whether there is such an operation, and whether it takes these parameters; nothing is started.
+
+        Raises:
+            NotFoundError: the agent has no such operation.
+            ParameterError: they do not fit; it lists every finding.
+            AgentGoneError: the agent is away.
+        """
+        await self._asked.ask(self.name, {"do": "check", "params": to_plain(dict(params))})
+
     async def status(self) -> SessionSnapshot | None:
         """Ask how its newest session stands; None if it never ran.
 

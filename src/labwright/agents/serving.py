@@ -22,7 +22,7 @@ from labwright.access.claims import labels_of
 from labwright.access.guard import Guard
 from labwright.agents.adoption import Adoption
 from labwright.agents.agent import Agent, Leftovers, attach
-from labwright.agents.announcing import EXPIRY_S, Announcing
+from labwright.agents.announcing import EXPIRY_S, PING_S, Announcing
 from labwright.agents.arguments import make_agent
 from labwright.agents.blocking_session import BlockingSession
 from labwright.agents.book import Book
@@ -105,7 +105,7 @@ class AgentServer:
         self._exit_hard = exit_hard
         self._feeds: dict[str, Feed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._connection = Connection(locate, name=connection_name(name))
+        self._connection = Connection(locate, name=connection_name(name), ping_s=PING_S)
         self._journal = Journal(self._connection)
 
     # --- life --------------------------------------------------------------------------------------------------------

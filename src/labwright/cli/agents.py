@@ -14,6 +14,7 @@ import typer
 
 from labwright.cli.caller import Caller, command, group
 from labwright.cli.options import Cursor, Limit, since
+from labwright.core.clock import lasting
 from labwright.core.errors import NotFoundError, UnreachableError, UsageError
 from labwright.core.ids import checked_name
 from labwright.core.roles import Role
@@ -327,7 +328,7 @@ def _show_operation(caller: Caller, agent: str, operation: Mapping[str, Any]) ->
     output.table(("parameter", "type", "default", "is"), rows, nothing="no parameters")
     lines = {
         "locks": ", ".join(operation.get("locks") or ()),
-        "timeout": f"{operation['timeout']:g} s" if operation.get("timeout") else "",
+        "timeout": lasting(operation["timeout"]) if operation.get("timeout") else "",
         "role": f"{role} or more" if (role := operation.get("role", Role.OPERATOR)) != Role.OPERATOR else "",
         "startup": "it begins with the agent" if operation.get("startup", False) is not False else "",
     }
@@ -382,7 +383,7 @@ def _operation_row(operation: Mapping[str, Any]) -> tuple[object, ...]:
         operation["kind"],
         parameters_line(operation.get("params") or {}),
         ", ".join(operation.get("locks") or ()),
-        f"{operation['timeout']:g} s" if operation.get("timeout") else None,
+        lasting(operation["timeout"]) if operation.get("timeout") else None,
         (operation.get("doc") or "").strip().partition("\n")[0],
     )
 

@@ -142,7 +142,7 @@ def call(
                 raise typer.Exit(_tell_away(caller, operation, on, error)) from None
             raise no_agent(on, [agent["name"] for agent in await lab.agents()]) from error
         except LabwrightError as error:
-            error.cure = error.cure.replace("agents show NAME", f"agents show {on} {operation}")
+            error.reword(cure=error.cure.replace("agents show NAME", f"agents show {on} {operation}"))
             raise
         started.append(session.id)
         await _follow(caller, lab, session, is_waiting=not no_wait)
@@ -162,7 +162,7 @@ def _tell_away(caller: Caller, operation: str, on: str, error: LabwrightError) -
     from labwright.core.fleet import FleetResult, FleetRow, Outcome
     from labwright.core.model import ErrorRecord
 
-    error.cure = "start it, or see who is here: labwright agents list"
+    error.reword(cure="start it, or see who is here: labwright agents list")
     row = FleetRow(outcome=Outcome.UNREACHABLE, error=ErrorRecord.of(error))
     show_result(caller, FleetResult.of(operation, on, 1, {on: row}))
     return 1

@@ -95,14 +95,27 @@ class Caller:
         async def asked() -> T:
             from labwright.client import connect_async
 
-            async with connect_async(settings=self.settings()) as lab:
-                return await ask(lab)
+            settings = self.settings()
+            with _outside_of_sites(settings):
+                async with connect_async(settings=settings) as lab:
+                    return await ask(lab)
 
         return self.run(asked())
 
     def ask(self, question: str, **arguments: Any) -> Any:
         """Ask the lab one question."""
         return self.with_lab(lambda lab: lab.ask(question, **arguments))
+
+
+@contextlib.contextmanager
+def _outside_of_sites(settings: Settings) -> Generator[None]:
+    """Where no lab answers, and the folder is no site's: tell how to name the one that was meant."""
+    try:
+        yield
+    except UnreachableError as error:
+        if not settings.nats.url and not (settings.folder / "labwright.toml").exists():
+            error.reword(cure=f"{error.cure}; or name the site's folder: --site DIR")
+        raise
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from labwright.core.errors import LabwrightError
 if TYPE_CHECKING:
     from labwright.run.settings import Settings
 
-EXTRAS = {"ispyb": ("ispyb", "sqlalchemy", "pymysql"), "mimas": ("gemmi",)}
+EXTRAS = {"ispyb": ("ispyb", "sqlalchemy", "pymysql"), "mimas": ("gemmi",), "certificates": ("cryptography",)}
 OLDEST_PYTHON = (3, 11)
 PATIENCE_S = 15.0
 STARTING_S = 10.0

@@ -38,6 +38,7 @@ def error_fields(error: BaseException) -> dict[str, Any]:
         fields["session"] = session_id
     if findings := getattr(error, "findings", ()):
         fields["findings"] = list(findings)
-        if fields["because"] in {findings[0], "; ".join(findings)}:
+        if fields["because"] == findings[0]:
             fields["because"] = ""
+        fields["because"] = fields["because"].removeprefix("; ".join(findings)).removeprefix("; ")
     return fields

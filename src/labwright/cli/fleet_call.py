@@ -134,10 +134,10 @@ def show_result(caller: Caller, result: FleetResult, run: str | None = None) -> 
 
 def show_rows(caller: Caller, result: FleetResult) -> None:
     """Print a line for each target."""
-    from labwright.cli.pages import FLEET_COLUMNS, fleet_rows
+    from labwright.cli.pages import fleet_columns, fleet_rows
 
-    rows = fleet_rows(result.model_dump(mode="json", by_alias=True)) or []
-    caller.output.table(FLEET_COLUMNS, rows)
+    fields = result.model_dump(mode="json", by_alias=True)
+    caller.output.table(fleet_columns(fields), fleet_rows(fields) or [])
 
 
 def _interrupted(caller: Caller, run: str | None) -> None:

@@ -146,4 +146,5 @@ def _run(arguments: Sequence[str], output: Output) -> int:
 def _usage_error(error: typer.TyperException) -> UsageError:
     context: object = getattr(error, "ctx", None)
     path = getattr(context, "command_path", NAME)
-    return UsageError(error.format_message(), cure=f"{path} --help")
+    message = error.format_message().replace("Value error, ", "")  # a word of pydantic's
+    return UsageError(message, cure=f"{path} --help")

@@ -78,7 +78,7 @@ def show_run(output: Output, run: Mapping[str, Any]) -> None:
         rows = (_step_row(step, run["attempt"]) for step in run["steps"])
         output.text(table(("step", "state", "attempts", "took", "said"), rows))
     if (rows := fleet_rows(run["result"])) is not None:
-        output.text(table(FLEET_COLUMNS, rows))
+        output.text(table(fleet_columns(run["result"]), rows))
     elif run["result"] is not None:
         output.text(Text.assemble(("result ", "bold"), printable(brief(run["result"]))))
     if run["error"]:
@@ -86,7 +86,10 @@ def show_run(output: Output, run: Mapping[str, Any]) -> None:
     output.talk(styled(f"next: labwright runs why {run['id']} · labwright runs log {run['id']}", "dim"))
 
 
-FLEET_COLUMNS = ("target", "outcome", "took", "session", "result")
+def fleet_columns(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name what stands in the lines of a fleet's result: of a task the rows have runs, of an operation sessions."""
+    has_runs = any(row.get("run") for row in result["targets"].values())
+    return ("target", "outcome", "took", "run" if has_runs else "session", "result")
 
 
 def fleet_rows(result: Any) -> list[list[Any]] | None:

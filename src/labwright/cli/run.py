@@ -162,7 +162,7 @@ async def _request(caller: Caller, lab: AsyncLab, request: Request, timeout_s: f
 
 
 async def _wait(caller: Caller, lab: AsyncLab, requested: RequestedRuns, timeout_s: float | None) -> None:
-    from labwright.cli.pages import FLEET_COLUMNS, counted, fleet_rows
+    from labwright.cli.pages import counted, fleet_columns, fleet_rows
     from labwright.cli.waiting import about, run_fields, show_end, wait
 
     if not caller.output.as_json:
@@ -175,7 +175,7 @@ async def _wait(caller: Caller, lab: AsyncLab, requested: RequestedRuns, timeout
     show_end(caller.output, waited)
     for item in items if not caller.output.as_json else ():
         if (rows := fleet_rows(item["result"])) is not None and item["id"] in requested.runs:
-            caller.output.table(FLEET_COLUMNS, rows)
+            caller.output.table(fleet_columns(item["result"]), rows)
     if waited.timeout is not None:
         raise waited.timeout
     if waited.has_failed:

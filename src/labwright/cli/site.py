@@ -105,7 +105,8 @@ def new_site(
 
     def show() -> None:
         caller.output.text(str(folder.absolute()))
-        caller.output.talk(f"next: cd {folder}; labwright check; labwright serve; python -m pytest")
+        caller.output.talk(f"next: cd {folder}; labwright check; labwright serve")
+        caller.output.talk("its tests need pytest: pip install pytest; python -m pytest")
 
     caller.output.document({"folder": str(folder.absolute()), "package": package}, show)
 

@@ -52,7 +52,7 @@ def about(what: str, *, cure: str) -> Generator[None]:
         if what not in error.message:
             error.message = f"{what}: {error.message}"
         if not isinstance(error, UnreachableError) and cure not in error.cure:
-            error.cure = f"{error.cure}, then {cure}" if error.cure else cure
+            error.reword(cure=f"{error.cure}, then {cure}" if error.cure else cure)
         raise
 
 

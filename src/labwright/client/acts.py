@@ -48,6 +48,20 @@ AS_ASKED: Mapping[str, Callable[..., Awaitable[object]]] = {
     "pool": AsyncLab.change_pool,
 }
 """What is done as it is asked for, once the role will do."""
+WHAT = {
+    "emit": "send events",
+    "request": "request runs",
+    "abort": "abort runs",
+    "retry": "retry runs",
+    "release": "release events that were set aside",
+    "claim": "claim targets",
+    "unclaim": "give claims back",
+    "add_schedule": "add schedules",
+    "change_schedule": "change schedules",
+    "pool": "pause, drain or resume pools",
+    "reload": "have the site loaded again",
+}
+"""The same in words, for whom it is refused."""
 OPEN = ",".join(state.value for state in RunState if not state.is_final)
 
 log = get_logger(__name__)
@@ -106,7 +120,7 @@ class Acts:
                 because=f"it can: {', '.join(NEEDS)}",
                 cure="use the same version of labwright on both sides",
             )
-        asker.needs(NEEDS[verb], verb)
+        asker.needs(NEEDS[verb], WHAT[verb])
         match verb:
             case "emit":
                 done: object = await lab.emit(cast("Mapping[str, Any]", body["event"]))

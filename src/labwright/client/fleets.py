@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labwright.agents.fleet import Asked, FleetCall, Reach, Tell
+from labwright.agents.fleet_check import check_call
 from labwright.agents.fleet_handle import FleetAsked
 from labwright.agents.fleet_verbs import ask_each
 from labwright.agents.following import agents_here
@@ -46,6 +47,8 @@ class FleetClient:
         """Ask, as `AsyncLab.ask_fleet` says."""
         targets, is_served = await self._chosen(asked.selector)
         asked.how.needed(len(targets))
+        if asked.verb in {"call", "start"}:
+            await check_call(self._reach(), targets, asked.operation, asked.params)
         if asked.verb != "call":
             return await ask_each(self._reach(), targets, asked)
         if is_served:

@@ -9,6 +9,9 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
+DAY_S = 86_400.0
+MANY_S = 3 * DAY_S
+
 
 class Clock(Protocol):
     """Where now comes from."""
@@ -57,6 +60,17 @@ class SystemClock:
     def monotonic(self) -> float:
         """Tell the seconds of the machine's monotonic clock."""
         return time.monotonic()
+
+
+def lasting(seconds: float) -> str:
+    """Write a duration: in seconds, and in days where there are many.
+
+    >>> lasting(0.25), lasting(7200), lasting(432_000), lasting(60_479_400_000)
+    ('0.25 s', '7200 s', '5 days', '699,993.1 days')
+    """
+    if abs(seconds) < MANY_S:
+        return f"{seconds:g} s"
+    return f"{seconds / DAY_S:,.1f}".removesuffix(".0") + " days"
 
 
 def to_text(moment: datetime) -> str:

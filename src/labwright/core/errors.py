@@ -12,7 +12,7 @@ from typing import ClassVar
 class LabwrightError(Exception):
     """Something went wrong that Labwright understands.
 
-    `message` says what, `because` why, `cure` what to try.
+    `message` says what, `because` why, `cure` what to try; a traceback shows all three.
     """
 
     kind: ClassVar[str] = "error"
@@ -24,8 +24,21 @@ class LabwrightError(Exception):
     def __init__(self, message: str, *, because: str = "", cure: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.because = because
-        self.cure = cure
+        self.because = ""
+        self.cure = ""
+        self.reword(because=because, cure=cure)
+
+    def reword(self, *, because: str | None = None, cure: str | None = None) -> None:
+        """Tell something else of why it is so, or of what to try; None leaves it as it is."""
+        told = {self._note("because", self.because), self._note("try", self.cure)}
+        others = [note for note in getattr(self, "__notes__", ()) if note not in told]
+        self.because = self.because if because is None else because
+        self.cure = self.cure if cure is None else cure
+        self.__notes__ = [*filter(None, (self._note("because", self.because), self._note("try", self.cure))), *others]
+
+    @staticmethod
+    def _note(word: str, text: str) -> str:
+        return f"{word}: {text}" if text else ""
 
 
 class UsageError(LabwrightError):
@@ -105,6 +118,12 @@ class ConflictError(LabwrightError):
 
     kind = "conflict"
     exit_code = 6
+
+
+class DamagedError(LabwrightError):
+    """A file that was written before cannot be read any more."""
+
+    kind = "damaged"
 
 
 class LockedError(ConflictError):

@@ -12,6 +12,8 @@ from labwright.core.errors import UsageError
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+AN = re.compile("[aeio]|u(?!se|ni)")
+"""What words begin with before which one says "an"."""
 LENGTH = 26
 PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 SHIFTS = range(5 * (LENGTH - 2), -1, -10)
@@ -51,7 +53,7 @@ def checked_name(name: str, kind: str) -> str:
         UsageError: it holds other characters than letters, digits and `_ . : -`, or is empty or over 128 long.
     """
     if not NAME_PATTERN.fullmatch(name):
-        message = f"{name!r} cannot name {'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
+        message = f"{name!r} cannot name {'an' if AN.match(kind) else 'a'} {kind}"
         raise UsageError(
             message,
             because="a name has 1 to 128 letters, digits or _ . : - and nothing else",

@@ -72,7 +72,7 @@ class ErrorRecord(Model):
     def of(cls, error: BaseException, *, kind: str | None = None, with_traceback: bool = False) -> Self:
         """Describe an exception; one that Labwright does not know is a `bug` and brings its traceback."""
         if isinstance(error, LabwrightError):
-            text = "".join(traceback.format_exception(error)) if with_traceback else ""
+            text = _traceback_of(error) if with_traceback else ""
             return cls(
                 kind=kind or error.kind,
                 message=_text(error.message)[:LONGEST],
@@ -85,6 +85,13 @@ class ErrorRecord(Model):
             message=f"{type(error).__name__}: {_text(error)}"[:LONGEST],
             traceback=_text("".join(traceback.format_exception(error))[-2 * LONGEST :]),
         )
+
+
+def _traceback_of(error: LabwrightError) -> str:
+    """Write the traceback of an error without its own why and what to try, which stand beside it."""
+    told = traceback.TracebackException.from_exception(error)
+    told.__notes__ = []
+    return "".join(told.format())
 
 
 class Event(Model):

@@ -33,7 +33,10 @@ from labwright.journal.session_fold import encoded
 
 OLDEST_SERVER = (2, 12)
 LEAST_PAYLOAD = 1_000_000
+PING_S = 5
 RETRY_S = 0.1
+REFUSED_RETRY_S = 30.0
+"""So often one whose key opens nothing any more tries again: a new one may be put in its place."""
 LOOK_S = 1.0
 REQUEST_TIMEOUT_S = 5.0
 NO_RESPONDERS = "503"
@@ -97,11 +100,12 @@ class Address:
             fields = json.loads(path.read_text())
             names = ("url", "user", "password", "server_name", "ca")
             return cls(**{name: str(fields.get(name, "")) for name in names}, is_here=True)
+        except FileNotFoundError:
+            because = f"it has no {path.name}, which labwright serve writes"
         except (OSError, ValueError) as error:
-            message = f"no lab is known at {path.parent}"
-            raise UnreachableError(
-                message, because=f"{path.name}: {error}", cure="start one: labwright serve"
-            ) from error
+            because = f"{path.name}: {error}"
+        message = f"no lab is known at {path.parent}"
+        raise UnreachableError(message, because=because, cure="start one: labwright serve")
 
     @classmethod
     def of(cls, url: str, credentials: Path | None) -> Self:
@@ -163,10 +167,20 @@ class Channel:
 
 
 class Connection:
-    """The connection of one process; `async with` opens it, waiting `patience_s` (None: for ever) for the server."""
+    """The connection of one process; `async with` opens it, waiting `patience_s` (None: for ever) for the server.
+
+    Raises:
+        UnreachableError: nothing answered in that time.
+        NotAllowedError: the server is there, and does not accept the key; nothing is waited for.
+    """
 
     def __init__(
-        self, locate: Callable[[], Address], *, name: str = "labwright", patience_s: float | None = None
+        self,
+        locate: Callable[[], Address],
+        *,
+        name: str = "labwright",
+        patience_s: float | None = None,
+        ping_s: int = PING_S,
     ) -> None:
         self.generation = 0
         self.identity = ""
@@ -174,8 +188,11 @@ class Connection:
         self._locate = locate
         self._name = name
         self._patience_s = patience_s
-        self._is_refused = False
-        """Whether the server was there when it was tried last, and did not let us in."""
+        self._ping_s = ping_s
+        """How often the server is asked whether it is there; twice unanswered, the connection is given up."""
+        self._lost = asyncio.Event()
+        self._refused: Address | None = None
+        """The address that was tried last, where the server was there and did not accept the key."""
         self._client: Client | None = None
         self._prefix = ""
         self._count = 0
@@ -199,7 +216,7 @@ class Connection:
                 self._keeper.result()
         except TimeoutError:
             await self.close()
-            raise self._not_connected() from None
+            raise _unreachable(self._locate) from None
         except BaseException:
             await self.close()
             raise
@@ -224,6 +241,10 @@ class Connection:
     def on_reconnect(self, function: Callable[[], None]) -> None:
         """Have a function called after each new connection but the first."""
         self._on_reconnect.append(function)
+
+    def renew(self) -> None:
+        """Give up the connection of now and make another, as when the server no longer answers on it."""
+        self._lost.set()
 
     async def close(self) -> None:
         """Flush what was published and close; bounded to two seconds."""
@@ -379,16 +400,19 @@ class Connection:
     async def _keep(self) -> None:
         """Connect, wait until that connection is lost, and do it again."""
         while True:
-            lost = asyncio.Event()
+            lost = self._lost = asyncio.Event()
             try:
                 client = await self._connect_once(lost)
-            except (EngineError, UsageError) as error:  # no server for us, or no key; at the start nobody waits in vain
+                if client is None and self._refused is not None:
+                    raise _not_accepted(self._refused)
+            except (EngineError, UsageError, NotAllowedError) as error:  # at the start nobody waits in vain
                 if not self.generation:
                     raise
                 log.error("not connected", because=f"{error.message}: {error.because}")  # noqa: TRY400 - said, not traced
                 client = None
             if client is None:
-                await asyncio.sleep(RETRY_S * (1 + random.random()))  # noqa: S311 - jitter
+                pause_s = REFUSED_RETRY_S if self._refused is not None else RETRY_S
+                await asyncio.sleep(pause_s * (1 + random.random()))  # noqa: S311 - jitter
                 continue
             self._client = client
             self.generation += 1
@@ -407,6 +431,8 @@ class Connection:
 
     async def _connect_once(self, lost: asyncio.Event) -> Client | None:
         client = _Client()
+        address = None
+        self._refused = None
         try:
             address = self._locate()
             await heeding(client.connect(**self._options(address, lost)))
@@ -424,19 +450,10 @@ class Connection:
             if not isinstance(error, (nats.errors.Error, OSError, TimeoutError, UnreachableError)):
                 raise
             log.debug("not connected yet", because=str(error) or type(error).__name__)
-            self._is_refused = "authorization violation" in str(error).lower()
+            if address is not None and address.identity and "authorization violation" in str(error).lower():
+                self._refused = address
             return None
         return client
-
-    def _not_connected(self) -> LabwrightError:
-        """Say why there is no connection: nothing answers, or this key opens nothing."""
-        if self._is_refused and (address := self._locate()).identity:
-            return NotAllowedError(
-                f"the lab at {address.place} does not accept this key",
-                because=f"it is no key of {address.identity} any more, or of another lab",
-                cure="ask an admin of the lab for a new one: labwright user add",
-            )
-        return _unreachable(self._locate)
 
     def _options(self, address: Address, lost: asyncio.Event) -> dict[str, Any]:
         async def ended() -> None:
@@ -454,7 +471,7 @@ class Connection:
             "connect_timeout": 2,
             "max_reconnect_attempts": 1,
             "reconnect_time_wait": 0.01,
-            "ping_interval": 5,
+            "ping_interval": self._ping_s,
             "max_outstanding_pings": 2,
             "pending_size": -1,
             "closed_cb": ended,
@@ -575,6 +592,14 @@ def check_server(client: Client) -> None:
             because="the journal needs 2.12 or newer (per-message TTL, per-subject discard, batch direct get)",
             cure="point [nats] url or LABWRIGHT_NATS_SERVER at a newer one, or leave both empty for the embedded one",
         )
+
+
+def _not_accepted(address: Address) -> NotAllowedError:
+    return NotAllowedError(
+        f"the lab at {address.place} does not accept this key",
+        because=f"it is no key of {address.identity} any more, or of another lab",
+        cure="ask an admin of the lab for a new one: labwright user add",
+    )
 
 
 def _unreachable(locate: Callable[[], Address]) -> UnreachableError:

@@ -179,11 +179,21 @@ def _finished(run: Run, record: Finished) -> Run:
         error=record.error,
         note=record.note if record.note is not None else run.note if record.state != "succeeded" else None,
         finding=record.finding,
-        steps=_put(run.steps, record.step),
+        steps=_ended_steps(_put(run.steps, record.step), record),
         worker=run.worker if record.token else None,
         next_attempt_at=None,
         waiting_for=None,
         stuck=None,
+    )
+
+
+def _ended_steps(steps: tuple[Step, ...], record: Finished) -> tuple[Step, ...]:
+    """Of a run that has succeeded nothing is to come: where a step skipped the whole task, the others are skipped."""
+    if record.state != RunState.SUCCEEDED or all(step.state is not StepState.PENDING for step in steps):
+        return steps
+    return tuple(
+        step.model_copy(update={"state": StepState.SKIPPED}) if step.state is StepState.PENDING else step
+        for step in steps
     )
 
 

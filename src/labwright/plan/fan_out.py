@@ -73,8 +73,12 @@ class FanOut(Model):
             raise ValueError("serial means one at a time, and parallel says otherwise")
         if self.settle_s and not self.serial:
             raise ValueError("settle_s is the pause between two targets, so it needs serial")
-        if any(share in {"0", "0%"} for share in self.waves):
+        if self.serial and self.waves:
+            raise ValueError("serial means one after the other, and waves mean many at once: leave one of them out")
+        if any(_is_nothing(share) for share in self.waves):
             raise ValueError("a wave of 0 targets never ends")
+        if _is_nothing(self.quorum):
+            raise ValueError("with a quorum of 0 it succeeds whatever happens: leave it out, or name at least 1")
         return self
 
     @classmethod
@@ -143,6 +147,10 @@ class FanOut(Model):
             size = sizes[min(number, len(sizes) - 1)]
             yield targets[begun : begun + size]
             begun, number = begun + size, number + 1
+
+
+def _is_nothing(share: str) -> bool:
+    return share != "all" and not float(share.removesuffix("%"))
 
 
 def _count(share: str, total: int, rounded: Any) -> int:

@@ -15,6 +15,12 @@ Item = TypeVar("Item")
 
 def read_instant(given: datetime | str, zone: str | None) -> datetime:
     """Read an instant from a datetime, its text, or a local time of that zone."""
+    if not isinstance(given, datetime | str):  # pyright: ignore[reportUnnecessaryIsInstance] - users' scripts are not typed
+        raise UsageError(
+            f"{given!r} is no instant",
+            because="an instant is an aware datetime or its text",
+            cure="for seconds after the start write after(30), or after([10, 20, 30])",
+        )
     try:
         moment = datetime.fromisoformat(given) if isinstance(given, str) else given
     except ValueError:

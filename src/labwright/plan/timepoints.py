@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any, cast
 
 from labwright.core.errors import UsageError
 from labwright.core.ids import checked_name
 from labwright.plan.point_checks import check_aware, checked_seconds, listed, not_empty, read_instant
-from labwright.plan.points import BEGINNING, Points, Sequence, Since, TimePoint, Walk
+from labwright.plan.points import BEGINNING, Marked, Points, Sequence, Since, TimePoint, Walk
 
 MOMENTS = frozenset(Since)
 
@@ -78,7 +79,49 @@ def pairs(*pairs: tuple[int, float]) -> Points:
     Raises:
         UsageError: there is no pair, or a number in it will not do.
     """
-    return Sequence(not_empty([number * every(interval) for number, interval in pairs], "pairs"))
+    return Sequence(not_empty([number * every(interval) for number, interval in map(_pair, pairs)], "pairs"))
+
+
+def check_names(expressions: Iterable[Points]) -> None:
+    """Refuse points that count from a name which none of these expressions gives.
+
+    Raises:
+        UsageError: there is such a point.
+    """
+    given = list(expressions)
+    if not any(each.is_open for each in given):
+        return
+    parts = [part for each in given for part in _parts(each)]
+    names = {part.name for part in parts if isinstance(part, Marked) and part.name}
+    for part in parts:
+        if isinstance(part, After) and part.of is not None and part.of not in names:
+            raise UsageError(
+                f"points count from {part.of!r}, and no point has that name",
+                because="the names are " + ", ".join(sorted(names)) if names else "no point has a name",
+                cure=f"name one, as in after(10).named({part.of!r})",
+            )
+
+
+def _parts(points: Points) -> Iterator[Points]:
+    """Give an expression and all that it is made of."""
+    yield points
+    for field in fields(points):
+        value: Any = getattr(points, field.name)
+        for part in cast("tuple[Any, ...]", value) if isinstance(value, tuple) else (value,):
+            if isinstance(part, Points):
+                yield from _parts(part)
+
+
+def _pair(given: Any) -> tuple[int, float]:
+    match given:
+        case (number, interval):
+            return number, interval
+        case _:
+            raise UsageError(
+                f"{given!r} is no pair",
+                because="a pair is how often and how many seconds",
+                cure="write pairs((5, 60), (10, 300)) for five times 60 s, then ten times 300 s",
+            )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class Action:
 
     `when` is asked before each call: if it says no, the action is left out there. `budget` is how many seconds it may
     take before an alarm is raised; it goes on all the same. `locks` are held while it runs. The function may be
-    `async`. Its `label` is its name unless given.
+    `async`, or a generator that yields how many seconds are to pass before it goes on, by the schedule's clock. Its
+    `label` is its name unless given.
 
     >>> Action(print, "hello", label="greet").label
     'greet'

@@ -9,13 +9,13 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from labwright.plan.points import Points, TimePoint, Walk
 from labwright.plan.policies import Crash, Late, OnError, Overlap, Pause, Policies
-from labwright.schedule.orders import Abandon, Begin, Due, Halt, Key, Miss, Now, Order, Past, Reached
+from labwright.schedule.orders import FIRED, Abandon, Begin, Due, Halt, Key, Miss, Now, Order, Past, Reached
 from labwright.schedule.rows import Outcome
 
 
@@ -27,6 +27,7 @@ class Strand:
     points: Points
     walk: Iterator[TimePoint]
     place: int = 0
+    withdrawn: set[str] = field(default_factory=set[str])
 
 
 Entry = tuple[float, int, int, Due]
@@ -56,11 +57,12 @@ class Course:
         self._caught: list[Due] = []
         self._reached: dict[Key | str, Reached] = {}
         self._waiting: dict[Key | str, list[tuple[Strand, TimePoint]]] = {}
-        self._strands: list[Strand] = []
+        self._strands: dict[int, Strand] = {}
+        self._inserted = self._past.inserted
         for each in points:
             for strand in each.strands():
-                self._strands.append(Strand(len(self._strands), strand, strand.walk(Walk(started_at))))
-        for strand in self._strands:
+                self._add_strand(len(self._strands), strand)
+        for strand in tuple(self._strands.values()):
             self._read_on(strand)
 
     @property
@@ -112,19 +114,50 @@ class Course:
             return [Halt(f"{_called(due)} failed")]
         return [*self._begin_pending(now), *self.advance(now)]
 
-    def fire(self, now: Now, policies: Policies | None = None) -> tuple[Due, list[Order]]:
+    def fire(self, now: Now, name: str = "") -> tuple[Due, list[Order]]:
         """Make a point now, by hand; it runs during a pause too."""
         self._fired += 1
-        point = TimePoint(now.elapsed_s, name=f"fired {self._fired}")
+        point = TimePoint(now.elapsed_s, name=name or f"fired {self._fired}")
         due = Due(
-            key=(-1, self._fired),
+            key=(FIRED, self._fired),
             point=point,
-            policies=policies or self.policies,
+            policies=self.policies,
             moment_s=now.elapsed_s,
             planned_at=now.wall,
             due_at=now.wall,
         )
         return due, self._admit(due, now)
+
+    def insert(self, points: Points) -> list[int]:
+        """Add points to those that are there, and give the numbers of their strands."""
+        added: list[Strand] = []
+        for strand in points.strands():
+            self._inserted += 1
+            added.append(self._add_strand(FIRED - self._inserted, strand))
+        for strand in added:
+            self._read_on(strand)
+        return [strand.number for strand in added]
+
+    def withdraw(self, names: Collection[str]) -> int:
+        """Take points that have not begun off the course, without a row; give how many of those that were due next."""
+        for strand in self._strands.values():
+            strand.withdrawn.update(names)
+        read: list[int] = []
+        for heap in (self._moving, self._fixed, self._dated):
+            read += [due.key[0] for *_, due in heap if due.name in names]
+            heap[:] = [entry for entry in heap if entry[-1].name not in names]
+            heapq.heapify(heap)
+        for anchor, waiting in tuple(self._waiting.items()):
+            read += [strand.number for strand, point in waiting if point.name in names]
+            self._waiting[anchor] = [each for each in waiting if each[1].name not in names]
+        self._waiting = {anchor: waiting for anchor, waiting in self._waiting.items() if waiting}
+        reached = [*self._pending, *self._caught, *self._missed.values()]
+        self._pending = deque(due for due in self._pending if due.name not in names)
+        self._caught = [due for due in self._caught if due.name not in names]
+        self._missed = {number: due for number, due in self._missed.items() if due.name not in names}
+        for number in read:
+            self._read_on(self._strands[number])
+        return len(read) + sum(due.name in names for due in reached)
 
     def skip(self, count: int) -> None:
         """Leave out the next points."""
@@ -176,10 +209,19 @@ class Course:
         self._read_on(self._strands[due.key[0]])
         return due
 
+    def _add_strand(self, number: int, points: Points) -> Strand:
+        strand = Strand(number, points, points.walk(Walk(self.started_at)))
+        self._strands[number] = strand
+        return strand
+
     def _read_on(self, strand: Strand) -> None:
         """Put the strand's next point where it waits; points that a dead process has done are passed over."""
         for point in strand.walk:
             strand.place += 1
+            if point.name in strand.withdrawn:
+                if strand.points.is_finite:
+                    continue
+                return  # all that follows may have that name
             done = self._past.done.get((strand.number, strand.place))
             if done is None:
                 self._place(strand, point)
@@ -319,7 +361,7 @@ class Course:
     def _note(self, due: Due, now: Now, *, started_s: float | None = None, ended_s: float | None = None) -> None:
         """Remember the moments of a point if others may count from it, and arm those that waited for them."""
         number, _ = due.key
-        if number < 0 or not (due.name or self._strands[number].points.is_open):
+        if number == FIRED or not (due.name or self._strands[number].points.is_open):
             return
         known = self._reached.get(due.key, Reached(self._due_s(due, now)))
         reached = known._replace(
@@ -351,7 +393,7 @@ class Course:
         """Give the points that are not reached: those that are armed or wait, and what follows them and has an end."""
         armed = {due.key[0]: due for due in entries}
         waits = {strand.number: point for waiting in self._waiting.values() for strand, point in waiting}
-        for strand in self._strands:
+        for strand in self._strands.values():
             if strand.number in armed:
                 yield armed[strand.number]
             elif strand.number in waits:

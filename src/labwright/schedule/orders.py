@@ -11,7 +11,12 @@ from labwright.plan.policies import Policies
 from labwright.schedule.rows import Outcome
 
 Key = tuple[int, int]
-"""The strand of a point and its place in it, from 1: the same in each reading of the same plan."""
+"""The strand of a point and its place in it, from 1: the same in each reading of the same plan.
+
+Strands of the plan are numbered from 0. Points that are fired by hand are on one of their own, and strands that are
+inserted later are numbered downwards from there: the next process does not know them.
+"""
+FIRED = -1
 
 
 class Now(NamedTuple):
@@ -96,6 +101,7 @@ class Past:
     interrupted: dict[Key, int | None] = field(default_factory=dict[Key, "int | None"])
     count: int = 0
     fired: int = 0
+    inserted: int = 0
     paused_s: float = 0.0
     paused_since_s: float | None = None
     now_s: float = 0.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from labwright.schedule.orders import Key, Past, Reached
-from labwright.schedule.row_file import Line
+from labwright.schedule.line_checks import Line
+from labwright.schedule.orders import FIRED, Key, Past, Reached
 from labwright.schedule.rows import MOMENTS, Outcome, Row, row_from_dict
 
 
@@ -20,8 +20,8 @@ class Remembered:
     plan: str
     past: Past
     rows: list[Row]
-    fired: list[Row]
-    """Rows for points that were fired by hand and ran when the process died: no course reaches them again."""
+    fired: dict[Key, Row]
+    """Rows for points that were fired or inserted and ran when the process died: no course reaches them again."""
 
 
 def remembered(lines: list[Line], wall: datetime) -> Remembered:
@@ -30,12 +30,14 @@ def remembered(lines: list[Line], wall: datetime) -> Remembered:
     started_at = datetime.fromisoformat(first["at"])
     rows = {_key(line): line for line in lines if line["record"] == "row"}
     begun = {_key(line): line for line in lines if line["record"] == "begun" and _key(line) not in rows}
+    strands = [key[0] for key in (*rows, *begun)]
     numbers = [line["point"] or 0 for line in (*rows.values(), *begun.values())]
     past = Past(
         done={key: _reached(line, started_at) for key, line in rows.items() if key[0] >= 0},
         interrupted={key: line["point"] for key, line in begun.items() if key[0] >= 0},
         count=max(numbers, default=0),
-        fired=max((key[1] for key in (*rows, *begun) if key[0] < 0), default=0),
+        fired=max((key[1] for key in (*rows, *begun) if key[0] == FIRED), default=0),
+        inserted=max(0, FIRED - min(strands, default=0)),
         now_s=(wall - started_at).total_seconds(),
         **_pauses(lines),
     )
@@ -44,7 +46,7 @@ def remembered(lines: list[Line], wall: datetime) -> Remembered:
         plan=first["plan"],
         past=past,
         rows=[row_from_dict(line["row"]) for line in rows.values()],
-        fired=list(_fired(begun)),
+        fired=dict(_fired(begun)),
     )
 
 
@@ -68,9 +70,12 @@ def _pauses(lines: list[Line]) -> dict[str, Any]:
     return {"paused_s": total, "paused_since_s": since}
 
 
-def _fired(begun: dict[Key, Line]) -> Iterator[Row]:
+def _fired(begun: dict[Key, Line]) -> Iterator[tuple[Key, Row]]:
     for key, line in begun.items():
         if key[0] < 0:
             moments: dict[str, Any] = {name: line[name] and datetime.fromisoformat(line[name]) for name in MOMENTS[:2]}
             reason = "the process died while the point ran"
-            yield Row(point=None, name=line["name"], outcome=Outcome.INTERRUPTED, reason=reason, **moments)
+            yield (
+                key,
+                Row(point=line["point"], name=line["name"], outcome=Outcome.INTERRUPTED, reason=reason, **moments),
+            )

@@ -6,25 +6,26 @@ done is the course's to say; what has happened is written before anything else h
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
 from labwright.core.clock import Clock, MovedClock, to_text
-from labwright.core.errors import UsageError
-from labwright.plan.points import BEGINNING
+from labwright.core.errors import NotRunningError, UsageError
+from labwright.plan.points import BEGINNING, Points
 from labwright.plan.policies import Crash, Stop
 from labwright.schedule.actions import hold
 from labwright.schedule.clocks import ClockWatch
 from labwright.schedule.coroutines import Coroutine, Coroutines
 from labwright.schedule.course import Course
-from labwright.schedule.orders import Abandon, Begin, Due, Halt, Key, Miss, Now, Order
+from labwright.schedule.orders import FIRED, Abandon, Begin, Due, Halt, Key, Miss, Now, Order
 from labwright.schedule.past import Remembered
-from labwright.schedule.plan import Keywords, Plan
+from labwright.schedule.plan import Plan, Work
 from labwright.schedule.point_run import PointRun
 from labwright.schedule.row_file import Line, RowFile
 from labwright.schedule.rows import Outcome, Row, error_of
@@ -35,6 +36,8 @@ log = logging.getLogger("labwright.schedule")
 LONGEST_SLEEP_S = 30.0
 """Nothing tells a process that the clock was set or the machine slept, so a longer wait looks at the clocks between."""
 SETTLING_S = 60.0
+HOW_TO_GO_ON = "look at what it left, then resume() goes on, and stop() ends the run"
+HOW_TO_COME_BACK = "start it again and call resume() to go on, or start(fresh=True) to begin anew"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +64,22 @@ class Performance:
         self._origin_s = clock.monotonic() - (before.past.now_s if before else 0.0)
         self.started_at = before.started_at if before else clock.now()
         self._course = Course(plan.points(), plan.policies, self.started_at, before.past if before else None)
-        self._keywords = plan.keywords_of_strands()
+        self._work = dict(enumerate(plan.work_of_strands()))
         self._before = before
         self._watch = ClockWatch(clock)
         self._runs: dict[Key, PointRun] = {}
         self._begun: dict[Key, Now] = {}
-        self._fired: dict[Key, Keywords] = {}
+        self._fired: dict[Key, Work] = {}
         self._asleep: set[PointRun] = set()
         self._timers = Timers()
         self._coroutines = Coroutines()
         self._stopped = ""
+        self._is_ending = False
+        """Whether nothing is left to be done, so that nothing can be added."""
+        self._awaits_word = False
+        """Whether it went on after a crash, is paused, and nobody has said yet how to go on."""
+        self._is_left = False
+        """Whether it ends unfinished, for a later start to go on with."""
         self._asked = 0
         self._answered = -1
         self._ready: deque[PointRun] = deque()
@@ -83,6 +92,7 @@ class Performance:
         if not self._before:
             plan = self.plan.fingerprint() if self._file else ""
             self._write({"record": "started", "at": to_text(self.started_at), "plan": plan})
+        atexit.register(self.leave_at_exit)
         if isinstance(self._clock, MovedClock):
             self._clock.attach(self)
         with self._changed:
@@ -106,8 +116,9 @@ class Performance:
         with self._changed:
             if self._course.is_paused:
                 now = self._now()
+                self._awaits_word = False
                 self._write({"record": "resumed", "elapsed_s": now.elapsed_s})
-                self._note("resumed", "resumed by hand")
+                self.note("resumed", "resumed by hand")
                 self._obey(self._course.resume(now))
                 self._ask()
         self._settle()
@@ -117,17 +128,39 @@ class Performance:
         with self._changed:
             self._course.skip(count)
 
-    def fire(self, keywords: Keywords) -> None:
-        """Make a point now."""
-        self.plan.check_call(keywords)
+    def fire(self, work: Work, name: str) -> None:
+        """Make a point now.
+
+        Raises:
+            NotRunningError: the schedule is over.
+        """
+        self.plan.check_work(work)
         with self._changed:
-            if self._stopped or self.finished.is_set():
-                return
-            due, orders = self._course.fire(self._now())
-            self._fired[due.key] = keywords
+            self._refuse_when_over()
+            due, orders = self._course.fire(self._now(), name)
+            self._fired[due.key] = work
             self._obey(orders)
             self._ask()
         self._settle()
+
+    def insert(self, points: Points, work: Work) -> None:
+        """Add points.
+
+        Raises:
+            NotRunningError: the schedule is over.
+        """
+        self.plan.check_work(work)
+        with self._changed:
+            self._refuse_when_over()
+            self._work |= dict.fromkeys(self._course.insert(points), work)
+            self._ask()
+
+    def withdraw(self, names: Collection[str]) -> int:
+        """Take points that have not begun away, and give how many."""
+        with self._changed:
+            count = self._course.withdraw(names)
+            self._ask()
+        return count
 
     def stop(self, how: Stop, reason: str) -> None:
         """Ask for the end."""
@@ -136,8 +169,9 @@ class Performance:
                 return
             if not self._stopped:
                 self._stopped = reason
-                self._note("stopped", reason)
-                self._obey(self._course.stop(self._now(), reason))
+                self.note("stopped", reason)
+                if not self._is_left:
+                    self._obey(self._course.stop(self._now(), reason))
             for run in list(self._runs.values()):
                 if how is not Stop.AFTER_POINT:
                     run.tell(reason, cancel=how is Stop.NOW)
@@ -145,10 +179,22 @@ class Performance:
                     self._let_go(run)
             self._ask()
 
-    def leave(self) -> None:
+    def leave_at_exit(self) -> None:
         """End at the end of the program, safe state included."""
-        self.stop(Stop.NOW, "the program ended")
+        self.leave("the program ended", Stop.NOW)
         self.finished.wait()
+
+    def leave(self, reason: str, how: Stop) -> None:
+        """Ask for the end because whoever started it goes on no longer.
+
+        Where a pause after a crash still waits for somebody's word, nobody has given it by that: the run stays
+        unfinished.
+        """
+        with self._changed:
+            if self._awaits_word and not self._stopped and not self.finished.is_set():
+                self._is_left = True
+                self.note("left_unfinished", f"{reason}; the run stays unfinished: {HOW_TO_COME_BACK}")
+            self.stop(how, reason)
 
     def wakes_in(self) -> float | None:
         """Tell after how many seconds the next thing is to be done."""
@@ -191,7 +237,7 @@ class Performance:
     def over_budget(self, run: PointRun, label: str, budget: float) -> None:
         """Raise the alarm about an action that takes too long."""
         which = f"point {run.due.number}" if run.due.number else run.due.name
-        self._note("over_budget", f"{label} at {which} takes longer than its {budget:g} s")
+        self.note("over_budget", f"{label} at {which} takes longer than its {budget:g} s")
 
     def sleeps(self, run: PointRun, *, is_asleep: bool) -> None:
         """Take note that a point waits for time to pass."""
@@ -233,6 +279,7 @@ class Performance:
             self._finish()
         except BaseException as error:  # noqa: BLE001 - as above
             self.broken = self.broken or error
+        atexit.unregister(self.leave_at_exit)
         with self._changed:
             self.finished.set()
             self._changed.notify_all()
@@ -243,7 +290,7 @@ class Performance:
                 asked = self._asked
                 now = self._now()
                 for kind, text in self._watch.look(now.wall):
-                    self._note(kind, text)
+                    self.note(kind, text)
                 if not self._stopped:
                     self._obey(self._course.advance(now))
                 self._timers.ring(self._clock.monotonic())
@@ -251,6 +298,7 @@ class Performance:
                     self._keep_a_spare()
                     return self._ready.popleft()
                 if not self._runs and (self._stopped or self._course.is_over or self.broken):
+                    self._is_ending = True
                     return None
                 self._keep_a_spare()
                 if asked == self._asked:
@@ -269,16 +317,18 @@ class Performance:
     def _go_on_after_crash(self) -> None:
         if self._before is None:
             return
-        for row in self._before.fired:
-            key = (-1, int(row.name.split()[-1]))
+        for key, row in self._before.fired.items():
             self._add_row(Due(key=key, point=BEGINNING, policies=self.plan.policies), row)
         orders = self._course.advance(self._now())
-        self._note("went_on", "an earlier process died; its rows are kept")
+        self.note("went_on", "an earlier run was cut short; its rows are kept")
         interrupted = [each for each in orders if isinstance(each, Miss) and each.outcome is Outcome.INTERRUPTED]
         self._obey(orders)
         crash = [each.due.policies.crash for each in interrupted] + [self.plan.policies.crash] * len(self._before.fired)
         if Crash.PAUSE in crash and not self._course.is_paused:
-            self._pause("paused_by_crash", "a point was interrupted by a crash; resume() goes on")
+            self._pause("paused_by_crash", f"a point was interrupted by a crash; {HOW_TO_GO_ON}")
+        elif self._course.is_paused:
+            self.note("paused_by_crash", f"the schedule was paused when its process died; {HOW_TO_GO_ON}")
+        self._awaits_word = self._course.is_paused
 
     def _sleep(self, now: Now) -> None:
         wait = self._seconds_to_next(now)
@@ -308,8 +358,8 @@ class Performance:
                     self.stop(self.plan.policies.stop, reason)
 
     def _begin(self, due: Due) -> None:
-        keywords = self._keywords[due.key[0]] if due.key[0] >= 0 else self._fired.pop(due.key)
-        run = PointRun(due, self.plan.calls(due, keywords), self)
+        work = self._fired.pop(due.key) if due.key[0] == FIRED else self._work[due.key[0]]
+        run = PointRun(due, self.plan.calls(due, work), self)
         self._runs[due.key] = run
         self._ready.append(run)
 
@@ -321,8 +371,8 @@ class Performance:
             with self._changed:
                 if run.due.key in self._runs:
                     self._end(run)
-            if self._file:
-                self._file.make_lasting()
+            if file := self._file:
+                file.make_lasting()
         except BaseException as error:  # noqa: BLE001 - such as a full disk: the schedule ends, join() raises it
             with self._changed:
                 self.broken = error
@@ -334,7 +384,8 @@ class Performance:
         now = self._now()
         self._add_row(run.due, self._row(run, now), now)
         self._runs.pop(run.due.key)
-        self._obey(self._course.ended(run.due, now, is_failed=run.outcome is Outcome.FAILED and not self._stopped))
+        orders = self._course.ended(run.due, now, is_failed=run.outcome is Outcome.FAILED and not self._stopped)
+        self._obey(() if self._is_left else orders)
         self._ask()
 
     def _let_go(self, run: PointRun) -> None:
@@ -371,6 +422,11 @@ class Performance:
             told = {"point": row.point, "row": row.as_dict(), **moments, "paused_s": self._course.paused_s}
             self._write({"record": "row", "key": due.key, **told})
         self.rows.append(row)
+        if self.plan.on_row:
+            try:
+                self.plan.on_row(row)
+            except Exception:
+                log.exception("%s: what was to be told of each row has raised", self.plan.name)
 
     def _finish(self) -> None:
         try:
@@ -379,10 +435,16 @@ class Performance:
             self._coroutines.close()
             if isinstance(self._clock, MovedClock):
                 self._clock.detach(self)
-            if self._file:
-                self._write({"record": "over", "at": to_text(self._clock.now())})
-                self._file.make_lasting()
-                self._file.close()
+            self._close_the_file()
+
+    def _close_the_file(self) -> None:
+        with self._changed:
+            file, self._file = self._file, None
+        if file:
+            if not self._is_left:
+                file.write({"record": "over", "at": to_text(self._clock.now())})
+            file.make_lasting()
+            file.close()
 
     def _reach_safe_state(self) -> None:
         action = self.plan.safe_state
@@ -393,10 +455,18 @@ class Performance:
                 result = action.call({})
                 if isinstance(result, Awaitable):
                     self._coroutines.run(cast("Awaitable[Any]", result)).result()
-            self._note("safe_state", f"{action.label} has run")
+            self.note("safe_state", f"{action.label} has run")
         except Exception as error:
-            self._note("safe_state_failed", f"{action.label} raised {error_of(error)['message']}")
+            self.note("safe_state_failed", f"{action.label} raised {error_of(error)['message']}")
             raise
+
+    def _refuse_when_over(self) -> None:
+        if self._stopped or self._is_ending or self.broken:
+            raise NotRunningError(
+                f"the schedule {self.plan.name!r} is over",
+                because=self._stopped or "all of its points are done",
+                cure="make another one for more points",
+            )
 
     def _settle(self) -> None:
         """Where the clock is moved by hand, let what is due now happen before the caller goes on."""
@@ -410,15 +480,16 @@ class Performance:
         now = self._now()
         self._course.pause(now)
         self._write({"record": "paused", "elapsed_s": now.elapsed_s})
-        self._note(kind, reason)
+        self.note(kind, reason)
         self._ask()
 
-    def _note(self, kind: str, text: str) -> None:
+    def note(self, kind: str, text: str) -> None:
+        """Take note of something that happened and is no point."""
         with self._changed:
             note = Note(at=self._clock.now(), kind=kind, text=text)
             self.notes.append(note)
             self._write({"record": "note", "at": to_text(note.at), "kind": kind, "text": text})
-        log.log(logging.WARNING if kind in ALARMING else logging.INFO, "%s: %s", self.plan.name, text)
+        log.log(logging.INFO if kind in QUIET else logging.WARNING, "%s: %s", self.plan.name, text)
 
     def _write(self, line: Line) -> None:
         if self._file:
@@ -438,7 +509,8 @@ class Performance:
         return threading.get_ident() in self._threads
 
 
-ALARMING = frozenset({"over_budget", "clock_stepped", "stood_still", "safe_state_failed", "went_on", "paused_by_crash"})
+QUIET = frozenset({"paused", "resumed", "stopped", "safe_state"})
+"""Kinds of notes that somebody has asked for; the others are warnings."""
 
 
 def _missed(due: Due, outcome: Outcome, reason: str) -> Row:

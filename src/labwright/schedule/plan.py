@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from labwright.core.errors import UsageError
-from labwright.plan.points import Points
+from labwright.plan.points import Points, Walk
 from labwright.plan.points import Sequence as PointSequence
 from labwright.plan.policies import Policies
+from labwright.plan.timepoints import check_names
 from labwright.schedule.actions import Action, Lock, check_keywords, unique_labels
 from labwright.schedule.orders import Due
 from labwright.schedule.point_run import Call
+from labwright.schedule.rows import Row
 
 Keywords = Mapping[str, Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is done at some points: actions of their own or else those of the schedule, and the keywords for them."""
+
+    keywords: Keywords = field(default_factory=dict[str, Mapping[str, Any]])
+    actions: tuple[Action, ...] = ()
+
+
 @dataclass
 class Addition:
-    """Points that were added together, one following the other, with the keywords for their actions."""
+    """Points that were added together, one following the other, and what is done at them."""
 
     parts: list[Points]
-    keywords: Keywords = field(default_factory=dict[str, Mapping[str, Any]])
+    work: Work = field(default_factory=Work)
     is_row: bool = False
     """Whether what `every` and `after` add next follows these points."""
 
@@ -56,11 +67,11 @@ class Plan:
     policies: Policies
     safe_state: Action | None
     locks: Sequence[Lock]
+    on_row: Callable[[Row], object] | None = None
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label of each action, no two the same."""
-        return unique_labels([*self.actions, *(each.action for each in self.also)])
+    def labels(self, work: Work) -> tuple[str, ...]:
+        """Give the label of each action, no two the same."""
+        return unique_labels(self._actions_of(work))
 
     def check(self) -> None:
         """Refuse what could not run.
@@ -74,45 +85,68 @@ class Plan:
                 because="nothing would ever be due",
                 cure="add some, as in .every(60, times=5) or .at(5 * every(60))",
             )
-        passed: list[Keywords] = [addition.keywords for addition in self.additions if addition.keywords]
-        if len(passed) < len(self.additions):
-            self.check_call({})
-        for keywords in passed:
-            self.check_call(keywords)
+        check_names([addition.points for addition in self.additions])
+        checked: list[Work] = []
+        for addition in self.additions:
+            if addition.work not in checked[-1:]:
+                self.check_work(addition.work)
+                checked.append(addition.work)
         if self.safe_state is not None:
             self.safe_state.arguments({})
 
-    def check_call(self, keywords: Keywords) -> None:
+    def check_ahead(self, now: datetime) -> None:
+        """Refuse a plan of which every point is in the past, for a start now.
+
+        Raises:
+            UsageError: that is so.
+        """
+        first, latest = Walk(now), None
+        for strand in (strand for points in self.points() for strand in points.strands()):
+            for point in strand.walk(first):
+                if point.is_open or (latest := point.instant(now)) >= now:
+                    return
+        raise UsageError(
+            f"no time point of the schedule {self.name!r} is ahead",
+            because=f"it is {now:%Y-%m-%d %H:%M:%S %Z}"
+            + (f", and the last was at {latest:%Y-%m-%d %H:%M:%S %Z}" if latest else ", and it has none"),
+            cure="give instants to come, or seconds after the start, as in after(30)",
+        )
+
+    def check_work(self, work: Work) -> None:
         """Refuse keywords that no action takes, and arguments that are missing.
 
         Raises:
             UsageError: an action would fail for its arguments.
         """
-        check_keywords(keywords, self.labels)
-        for label, action in zip(self.labels, (*self.actions, *(each.action for each in self.also)), strict=True):
-            action.arguments(keywords.get(label, {}))
+        labels = self.labels(work)
+        check_keywords(work.keywords, labels)
+        for label, action in zip(labels, self._actions_of(work), strict=True):
+            action.arguments(work.keywords.get(label, {}))
 
     def points(self) -> Iterator[Points]:
         """Give the points of each addition."""
         return (addition.points for addition in self.additions)
 
-    def keywords_of_strands(self) -> list[Keywords]:
-        """Give, for each strand of the course, the keywords for its points."""
-        return [each.keywords for each in self.additions for _ in each.points.strands()]
+    def work_of_strands(self) -> list[Work]:
+        """Give, for each strand of the course, what is done at its points."""
+        return [each.work for each in self.additions for _ in each.points.strands()]
 
-    def calls(self, due: Due, keywords: Keywords) -> list[Call]:
+    def calls(self, due: Due, work: Work) -> list[Call]:
         """Give the actions of a point."""
-        chosen = [*self.actions, *(each.action for each in self.also)]
-        is_there = [True] * len(self.actions) + [each.is_at(due) for each in self.also]
+        is_there = [True] * len(work.actions or self.actions) + [each.is_at(due) for each in self.also]
         return [
-            Call(label=label, action=action, keywords=keywords.get(label, {}))
-            for label, action, is_due in zip(self.labels, chosen, is_there, strict=True)
+            Call(label=label, action=action, keywords=work.keywords.get(label, {}))
+            for label, action, is_due in zip(self.labels(work), self._actions_of(work), is_there, strict=True)
             if is_due
         ]
 
     def fingerprint(self) -> str:
         """Give a text that tells this plan from another one."""
-        digest = hashlib.sha256(repr(self.labels).encode())
+        digest = hashlib.sha256(repr(self.labels(Work())).encode())
         for addition in self.additions:
-            digest.update(repr(addition.points).encode())
+            own = unique_labels(addition.work.actions) or ""
+            digest.update(f"{addition.points!r}{own}".encode())
         return digest.hexdigest()[:16]
+
+    def _actions_of(self, work: Work) -> tuple[Action, ...]:
+        return (*(work.actions or self.actions), *(each.action for each in self.also))

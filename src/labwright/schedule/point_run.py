@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from labwright.plan.point_checks import checked_seconds
 from labwright.plan.policies import OnError
 from labwright.schedule.actions import Action
 from labwright.schedule.coroutines import Coroutine
@@ -64,16 +66,20 @@ class PointRun:
         self.cancelled = False
         self._around = surroundings
         self._woken = threading.Event()
+        self._is_in_action = False
+        """Whether it is an action that lets time pass, which is cut short by a cancellation alone."""
         self._coroutine: Coroutine | None = None
         self._guard = threading.Lock()
 
     def tell(self, reason: str, *, cancel: bool) -> None:
-        """Have the point end early: no further action begins, and with `cancel` a coroutine is cancelled."""
+        """Have the point end early: no further action begins, and with `cancel` what waits is cancelled."""
         with self._guard:
             self.told = self.told or reason
             self.cancelled = self.cancelled or cancel
             coroutine = self._coroutine
-        self._woken.set()
+            wakes = cancel or not self._is_in_action
+        if wakes:
+            self._woken.set()
         if cancel and coroutine is not None:
             coroutine.cancel()
 
@@ -174,6 +180,8 @@ class PointRun:
 
     def _called(self, call: Call) -> Any:
         result = call.action.call(call.keywords)
+        if isinstance(result, Generator):
+            return self._waited(cast("Generator[float, None, Any]", result))
         if not isinstance(result, Awaitable):
             return result
         coroutine = self._around.coroutine(cast("Awaitable[Any]", result))
@@ -184,13 +192,29 @@ class PointRun:
             coroutine.cancel()
         return coroutine.result()
 
-    def _sleep(self, seconds: float) -> None:
-        self._woken.clear()
+    def _waited(self, action: Generator[float, None, Any]) -> Any:
+        """Let the seconds pass that an action yields, and give what it returns."""
+        with closing(action):
+            while True:
+                try:
+                    seconds = next(action)
+                except StopIteration as end:
+                    return end.value
+                self._sleep(checked_seconds(seconds, "a wait"), is_in_action=True)
+                if self.cancelled:
+                    raise CancelledError
+
+    def _sleep(self, seconds: float, *, is_in_action: bool = False) -> None:
+        with self._guard:
+            self._woken.clear()
+            self._is_in_action = is_in_action
+            is_told = self.cancelled if is_in_action else bool(self.told)
         call_off = self._around.alarm_in(seconds, self._wake_up)
         self._around.sleeps(self, is_asleep=True)
-        if not self.told:
+        if not is_told:
             self._woken.wait()
         self._around.sleeps(self, is_asleep=False)
+        self._is_in_action = False
         call_off()
 
     def _wake_up(self) -> None:

@@ -6,7 +6,6 @@ schedule.join()
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import signal
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from labwright.core.clock import Clock, SystemClock
-from labwright.core.errors import ConflictError, NotRunningError, UsageError, WaitTimeoutError
+from labwright.core.errors import ConflictError, DamagedError, NotRunningError, UsageError, WaitTimeoutError
 from labwright.core.ids import checked_name
 from labwright.plan.calendar import calendar
 from labwright.plan.cron import cron
@@ -28,12 +27,13 @@ from labwright.plan.point_checks import checked_count
 from labwright.plan.points import Points, Since
 from labwright.plan.policies import Crash, Late, OnError, Overlap, Pause, Policies, Stop
 from labwright.plan.retry import Retry
-from labwright.plan.timepoints import after, at, every
+from labwright.plan.timepoints import after, at, check_names, every
 from labwright.schedule.actions import Action, Lock, as_action, unique_labels
-from labwright.schedule.past import remembered
+from labwright.schedule.past import Remembered, remembered
 from labwright.schedule.performance import Note, Performance
-from labwright.schedule.plan import Addition, Also, Plan
-from labwright.schedule.row_file import RowFile, beside_the_script
+from labwright.schedule.plan import Addition, Also, Plan, Work
+from labwright.schedule.row_file import RowFile, beside_the_script, last_run_in
+from labwright.schedule.rows import Row
 from labwright.schedule.table import Rows
 from labwright.schedule.timeline import Timeline
 
@@ -48,7 +48,8 @@ class Schedule:
     The actions of a point run in their order, each with the arguments of its `Action`. Every point yields a row, which
     is written to `journal` as it happens: a path, a file beside the script by default, or None to keep rows in memory
     alone. After a crash the same schedule goes on where it was, as its `crash` policy says. A `safe_state` action runs
-    at every end, after an error and Ctrl-C too. `locks` are held while a point runs.
+    at every end, after an error and Ctrl-C too. `locks` are held while a point runs. `on_row` is called with each row
+    when it has been written, by a thread of the schedule, which waits for it.
 
     Raises:
         UsageError: there is no action, or one of the options will not do.
@@ -69,6 +70,7 @@ class Schedule:
         safe_state: Callables | None = None,
         locks: Sequence[Lock] = (),
         journal: str | os.PathLike[str] | None = BESIDE_THE_SCRIPT,
+        on_row: Callable[[Row], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
         if not actions:
@@ -87,8 +89,10 @@ class Schedule:
         self._safe_state = None if safe_state is None else as_action(safe_state)
         self._locks = tuple(locks)
         self._journal = journal
+        self._on_row = on_row
         self._clock = clock or SystemClock()
         self._performance: Performance | None = None
+        self._starting = threading.Lock()
 
     def at(self, *when: Points | datetime | str, zone: str | None = None, **keywords: Mapping[str, Any]) -> Self:
         """Add time points beside those that are there: expressions, counted from the start, or instants.
@@ -100,7 +104,7 @@ class Schedule:
         if instants or not when:
             expressions.append(at(*instants, zone=zone))
         for points in expressions:
-            self._add(Addition([points], keywords))
+            self._add(Addition([points], Work(keywords)))
         return self
 
     def every(
@@ -127,12 +131,12 @@ class Schedule:
 
     def cron(self, line: str, *, zone: str = "UTC", **keywords: Mapping[str, Any]) -> Self:
         """Add the local times of a cron line, beside the points that are there."""
-        self._add(Addition([cron(line, zone=zone)], keywords))
+        self._add(Addition([cron(line, zone=zone)], Work(keywords)))
         return self
 
     def calendar(self, expression: str, *, zone: str | None = None, **keywords: Mapping[str, Any]) -> Self:
         """Add the local times of a calendar expression, beside the points that are there."""
-        self._add(Addition([calendar(expression, zone=zone)], keywords))
+        self._add(Addition([calendar(expression, zone=zone)], Work(keywords)))
         return self
 
     def also(self, action: Callables, *, points: Iterable[int | str] | None = None) -> Self:
@@ -148,25 +152,50 @@ class Schedule:
         self._also.append(Also(as_action(action), chosen))
         return self
 
+    def insert(self, points: Points, /, *actions: Callables, **keywords: Mapping[str, Any]) -> Self:
+        """Add points beside those that are there, also while it runs, with actions of their own if some are given.
+
+        What is inserted after the start is not part of the plan with which a start goes on after a crash: insert it
+        again.
+
+        Raises:
+            NotRunningError: it is over.
+        """
+        addition = Addition([points], Work(keywords, tuple(as_action(each) for each in actions)))
+        with self._starting:
+            if self._performance is None:
+                self._additions.append(addition)
+                return self
+        if points.is_open:
+            check_names([*(each.points for each in self._additions), points])
+        self._performance.insert(points, addition.work)
+        self._additions.append(addition)
+        return self
+
+    def withdraw(self, *names: str) -> int:
+        """Take the points with these names away, save those that have begun; give how many were due next.
+
+        Raises:
+            NotRunningError: it has not been started.
+        """
+        return self._started.withdraw(names)
+
     def start(self, *, fresh: bool = False) -> Self:
         """Begin; a run that a crash has cut short goes on, unless `fresh`.
 
+        A journal that is damaged is kept aside under another name if `fresh`.
+
         Raises:
-            UsageError: there are no points, or an action does not take what it is given.
+            UsageError: there are no points ahead, an action does not take what it is given, or there can be no journal.
             ConflictError: it has been started, or the journal has an unfinished run of another schedule.
+            DamagedError: the journal has a line that cannot be read.
+            LockedError: another schedule writes to the journal.
         """
-        self._refuse_when_started("a start")
-        plan = self._plan()
-        plan.check()
-        file = self._open()
-        try:
-            self._performance = self._new_performance(plan, file, fresh=fresh)
-        except BaseException:
-            if file:
-                file.close()
-            raise
-        atexit.register(self._performance.leave)
-        self._performance.start()
+        with self._starting:
+            performance, aside = self._made_ready(fresh=fresh)
+        performance.start()
+        if aside:
+            performance.note("kept_aside", f"the damaged rows are kept in {aside}")
         return self
 
     def pause(self) -> None:
@@ -181,9 +210,16 @@ class Schedule:
         """Leave out the next points: their rows say `bypassed`."""
         self._started.skip(checked_count(count, "a number of points"))
 
-    def fire(self, **keywords: Mapping[str, Any]) -> None:
-        """Make a point now, during a pause too; keywords are passed through: `fire(inject={"volume_ml": 2})`."""
-        self._started.fire(keywords)
+    def fire(self, *actions: Callables, name: str = "", **keywords: Mapping[str, Any]) -> None:
+        """Make a point now, during a pause too; keywords are passed through: `fire(inject={"volume_ml": 2})`.
+
+        The actions are those of the schedule unless others are given.
+
+        Raises:
+            NotRunningError: it has not been started, or is over.
+        """
+        work = Work(keywords, tuple(as_action(each) for each in actions))
+        self._started.fire(work, checked_name(name, "time point") if name else "")
 
     def stop(self, how: Stop | str | None = None) -> None:
         """Ask for the end, and return at once; `how` is the stop policy unless given."""
@@ -201,7 +237,7 @@ class Schedule:
             with _termination_raises():
                 is_over = _wait_interruptibly(performance.finished, timeout)
         except BaseException as error:
-            performance.stop(Stop.NOW, f"aborted by {type(error).__name__}")
+            performance.leave(f"aborted by {type(error).__name__}", Stop.NOW)
             performance.finished.wait()
             raise
         if not is_over:
@@ -210,7 +246,6 @@ class Schedule:
                 because="points are left, or one still runs",
                 cure="wait longer, or stop() it",
             )
-        atexit.unregister(performance.leave)
         if performance.broken is not None:
             raise performance.broken
 
@@ -220,10 +255,10 @@ class Schedule:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         performance = self._started
         if error is not None:
-            performance.stop(Stop.NOW, f"aborted by {type(error).__name__}")
+            performance.leave(f"aborted by {type(error).__name__}", Stop.NOW)
             performance.finished.wait()
         elif not performance.finished.is_set():
-            self.stop()
+            performance.leave("its block was left", self.policies.stop)
             self.join()
 
     @property
@@ -237,6 +272,11 @@ class Schedule:
         return tuple(self._performance.notes) if self._performance else ()
 
     @property
+    def started_at(self) -> datetime | None:
+        """When it was started, by an earlier process if it goes on after a crash; None before."""
+        return self._performance.started_at if self._performance else None
+
+    @property
     def is_paused(self) -> bool:
         """Tell whether it is paused."""
         return self._performance is not None and self._performance.is_paused
@@ -247,10 +287,17 @@ class Schedule:
         return self._performance is not None and self._performance.finished.is_set()
 
     def preview(self, count: int = 20, *, start: datetime | None = None) -> Timeline:
-        """Show the next points as they are planned, for a start now unless told otherwise."""
+        """Show the next points as they are planned, for a start now unless told otherwise.
+
+        Where a start now would go on with a run that was cut short, the points that are left of it are shown.
+        """
         plan = self._plan()
         plan.check()
-        return Timeline.planned(plan, start or self._clock.now(), checked_count(count, "a preview"))
+        count = checked_count(count, "a preview")
+        if start is None and (before := self._unfinished(plan)):
+            return Timeline.left(plan, before, count)
+        begun = self._performance.started_at if self._performance else self._clock.now()
+        return Timeline.planned(plan, start or begun, count)
 
     def timeline(self) -> Timeline:
         """Show planned and actual side by side, as far as it has come.
@@ -285,6 +332,7 @@ class Schedule:
             policies=self.policies,
             safe_state=self._safe_state,
             locks=self._locks,
+            on_row=self._on_row,
         )
 
     def _add(self, addition: Addition) -> None:
@@ -303,25 +351,60 @@ class Schedule:
             last.parts.append(points)
         return self
 
-    def _open(self) -> RowFile | None:
+    def _made_ready(self, *, fresh: bool) -> tuple[Performance, Path | None]:
+        self._refuse_when_started("a start")
+        plan = self._plan()
+        plan.check()
+        file = self._open()
+        try:
+            before, aside = self._before(plan, file, fresh=fresh)
+            if before is None:
+                plan.check_ahead(self._clock.now())
+            performance = Performance(plan, self._clock, file, before)
+        except BaseException:
+            if file:
+                file.close()
+            raise
+        self._performance = performance
+        return performance, aside
+
+    def _path(self) -> Path | None:
         if self._journal is None:
             return None
-        if self._journal == BESIDE_THE_SCRIPT:
-            return RowFile(beside_the_script(self.name))
-        return RowFile(Path(self._journal))
+        return beside_the_script(self.name) if self._journal == BESIDE_THE_SCRIPT else Path(self._journal)
 
-    def _new_performance(self, plan: Plan, file: RowFile | None, *, fresh: bool) -> Performance:
-        lines = file.last_run() if file else []
-        if fresh or not lines or lines[0].get("record") != "started":
-            return Performance(plan, self._clock, file, None)
-        before = remembered(lines, self._clock.now())
-        if before.plan != plan.fingerprint():
+    def _open(self) -> RowFile | None:
+        path = self._path()
+        return RowFile(path) if path else None
+
+    def _before(self, plan: Plan, file: RowFile | None, *, fresh: bool) -> tuple[Remembered | None, Path | None]:
+        """Give what an earlier process left undone, and under what name a damaged file is kept."""
+        if file is None:
+            return None, None
+        try:
+            lines = file.last_run()
+        except DamagedError:
+            if not fresh:
+                raise
+            return None, file.begin_anew()
+        before = remembered(lines, self._clock.now()) if lines and not fresh else None
+        if before and before.plan != plan.fingerprint():
             raise ConflictError(
-                f"{file.path if file else ''} has an unfinished run of another schedule",
+                f"{file.path} has an unfinished run of another schedule",
                 because="a crash cut it short, and its actions or time points were not those of this one",
                 cure="start(fresh=True) leaves it unfinished, and a journal=PATH of its own keeps them apart",
             )
-        return Performance(plan, self._clock, file, before)
+        return before, None
+
+    def _unfinished(self, plan: Plan) -> Remembered | None:
+        """Give the run with which a start would go on; what a start would refuse is none."""
+        path = None if self._performance else self._path()
+        try:
+            lines = last_run_in(path) if path else []
+        except (DamagedError, OSError):
+            return None
+        before = remembered(lines, self._clock.now()) if lines else None
+        return before if before and before.plan == plan.fingerprint() else None
 
     def _refuse_when_started(self, what: str) -> None:
         if self._performance is not None:

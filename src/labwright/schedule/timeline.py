@@ -12,6 +12,7 @@ from typing import Self
 from labwright.plan.policies import Policies
 from labwright.schedule.course import Course
 from labwright.schedule.orders import Begin, Now
+from labwright.schedule.past import Remembered
 from labwright.schedule.plan import Plan
 from labwright.schedule.rows import Outcome, Row
 
@@ -52,8 +53,18 @@ class Timeline:
     def planned(cls, plan: Plan, start: datetime, count: int) -> Self:
         """Draw the first points of a plan as if its actions took no time."""
         course = Course(plan.points(), Policies(), start)
-        bars = tuple(itertools.islice(_foreseen(course, plan, start), count))
+        bars = tuple(itertools.islice(_foreseen(course, plan, Now(0.0, start)), count))
         return cls(title=plan.name, bars=bars, start=start, has_more=not course.is_over)
+
+    @classmethod
+    def left(cls, plan: Plan, before: Remembered, count: int) -> Self:
+        """Draw the next points of a run that was cut short, as if it were gone on with, and resumed, now."""
+        policies = Policies(crash=plan.policies.crash, pause=plan.policies.pause)
+        course = Course(plan.points(), policies, before.started_at, before.past)
+        now = Now(before.past.now_s, before.started_at + timedelta(seconds=before.past.now_s))
+        bars = tuple(itertools.islice(_foreseen(course, plan, now), count))
+        title = f"{plan.name}, which goes on after {len(before.rows)} rows"
+        return cls(title=title, bars=bars, start=before.started_at, has_more=not course.is_over)
 
     @classmethod
     def actual(cls, title: str, rows: Iterable[Row], start: datetime) -> Self:
@@ -107,16 +118,16 @@ class Timeline:
 OFFSET = "{:+12.3f} s"
 
 
-def _foreseen(course: Course, plan: Plan, start: datetime) -> Iterator[Bar]:
+def _foreseen(course: Course, plan: Plan, now: Now) -> Iterator[Bar]:
     """Let the course pass at once, each action taking no time."""
-    now = Now(0.0, start)
+    work = plan.work_of_strands()
     while True:
-        orders = course.advance(now)
+        orders = [*course.advance(now), *course.resume(now)]
         while orders:
             order, *orders = orders
             if isinstance(order, Begin):
                 due = order.due
-                labels = ", ".join(call.label for call in plan.calls(due, {}))
+                labels = ", ".join(call.label for call in plan.calls(due, work[due.key[0]]))
                 text = f"{due.planned_at:%Y-%m-%d %H:%M:%S}  {labels}" if due.planned_at else labels
                 course.started(due, now)
                 orders += course.ended(due, now, is_failed=False)
