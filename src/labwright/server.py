@@ -89,7 +89,13 @@ class Server:
         self.agent_history = AgentHistory(journal, self.folding, self.agents)
         sessions = SessionAnswers(journal, self.folding, self.agents)
         self.ticker = Ticker(
-            journal, self.folding, self.tasks, choose=self._chosen, prepare=self._prepared, clock=clock
+            journal,
+            self.folding,
+            self.tasks,
+            choose=self._chosen,
+            prepare=self._prepared,
+            clock=clock,
+            of_site=lambda: host.description.schedules,
         )
         self.answers = Answers(
             self.folding,

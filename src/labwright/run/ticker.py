@@ -35,6 +35,8 @@ from labwright.plan.ticking import Surroundings, Tick, tick
 from labwright.run.folding import Folding
 from labwright.run.requesting import requested
 from labwright.run.signals import ABORTING
+from labwright.run.site_description import ScheduleDescription
+from labwright.run.site_schedules import write_site_schedules
 from labwright.run.writer import RunWriter
 
 KIND = "schedule"
@@ -51,7 +53,8 @@ Choose = Callable[[str], Awaitable[Sequence[str]]]
 class Ticker:
     """Makes the points of all durable schedules, for as long as `lead` runs; `note` keeps it up to date.
 
-    `choose` names the targets of a selector, `prepare` checks a task's parameters and fills in its defaults.
+    `choose` names the targets of a selector, `prepare` checks a task's parameters and fills in its defaults, `of_site`
+    gives the schedules that stand in the site's package.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Ticker:
         choose: Choose,
         prepare: Prepare,
         clock: Clock,
+        of_site: Callable[[], Sequence[ScheduleDescription]] = tuple,
     ) -> None:
         self._journal = journal
         self._folding = folding
@@ -70,10 +74,12 @@ class Ticker:
         self._choose = choose
         self._prepare = prepare
         self._clock = clock
+        self._of_site = of_site
         self._open: dict[str, set[str]] = {}
         self._loops: dict[str, _Loop] = {}
         self._group: asyncio.TaskGroup | None = None
         self._up_since = clock.now()
+        self._site_changed = asyncio.Event()
 
     async def lead(self) -> None:
         """Make what is due now, and then what becomes due, for ever."""
@@ -86,10 +92,25 @@ class Ticker:
             async with asyncio.TaskGroup() as self._group:
                 for name in list(self._folding.present.schedules):
                     self._begin(name)
-                await asyncio.Event().wait()
+                await self._keep_site()
         finally:
             self._group = None
             self._loops.clear()
+
+    async def _keep_site(self) -> None:
+        """Write down which schedules the site has now, and again whenever it has been loaded anew."""
+        while True:
+            self._site_changed.clear()
+            try:
+                await write_site_schedules(self._journal, self._folding, self._of_site())
+            except MovedError as error:
+                await self._folding.folded(error.entries[-1].seq)
+                continue
+            except LabwrightError as error:
+                log.warning("the site's schedules cannot be written now", because=str(error))
+                await asyncio.sleep(AGAIN_S)
+                continue
+            await self._site_changed.wait()
 
     def note(self, changes: Changes) -> None:
         """Look again at the schedules that have changed, and at those of which a run has begun or ended."""
@@ -109,6 +130,7 @@ class Ticker:
 
     def look_again(self) -> None:
         """Look again at all schedules, as when the site has changed."""
+        self._site_changed.set()
         for loop in self._loops.values():
             loop.is_site_new = True
             loop.changed.set()
