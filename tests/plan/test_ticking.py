@@ -171,6 +171,17 @@ def test_points_that_were_due_while_the_lab_was_down(
     assert (lived.made, lived.missed) == (made, missed)
 
 
+def test_points_that_have_runs_already_are_made_whole_and_not_missed() -> None:
+    for policies in ({}, {"late": "skip"}, {"overlap": "skip"}):
+        lived = Lived(every(10), **policies)
+        around = Surroundings(
+            now=moment(45), up_since=moment(44), is_busy=True, begun=frozenset({moment(10), moment(20)})
+        )
+        done = tick(lived.state, around)
+        assert [each.planned_at for each in done.make] == [moment(10), moment(20)]
+        assert moment(30) in {each.planned_at for each in done.missed}
+
+
 def test_three_days_of_seconds_are_settled_in_few_records() -> None:
     lived = Lived(every(1))
     lived.down(until=3 * 86_400 + 0.5)
@@ -256,6 +267,12 @@ def test_the_preview_shows_what_waits_and_what_comes() -> None:
         {"points": {"every": -1, "after": 1}},
         {"on_error": "retry"},
         {"overlap": "never"},
+        {"on": "all", "spread_s": 61},
+        {"on": "all", "spread_s": 40, "points": to_form(every(60) | at(moment(90)))},
+        {"spread_s": 10},
+        {"on": "all", "spread_s": 10, "fleet": {"waves": ["1"]}},
+        {"on": "all", "fleet": {"waves": ["none"]}},
+        {"cutoff_s": 0},
     ],
 )
 def test_what_cannot_be_kept_is_refused(fields: dict[str, Any]) -> None:

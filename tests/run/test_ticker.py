@@ -22,7 +22,7 @@ from labwright.journal.schedule_fold import schedule_subject
 from labwright.plan.durable import ScheduleDefinition, ScheduleSnapshot
 from labwright.plan.point_forms import to_form
 from labwright.plan.points import Points
-from labwright.plan.timepoints import every
+from labwright.plan.timepoints import at, every
 from labwright.run.folding import Folding
 from labwright.run.ticker import Ticker
 from labwright.testing.clock import ManualClock
@@ -304,3 +304,74 @@ async def test_acts_are_refused_where_they_make_no_sense(tmp_path: Path) -> None
         with pytest.raises(NotFoundError):
             await acts.change("a.b", "fire")
         assert await acts.add("a.b", definition(every(61))) > first
+
+
+async def test_what_has_not_ended_at_its_cutoff_is_aborted_also_after_a_restart(tmp_path: Path) -> None:
+    async with engine(tmp_path) as journal:
+        clock = ManualClock(START)
+        async with ticking(journal, tmp_path / "view.sqlite", clock) as bench:
+            await bench.define("s", at(START + timedelta(seconds=60), START + timedelta(seconds=600)), cutoff_s=120)
+            await bench.pass_on(60)
+            await bench.settled("s", 60)
+            await until(lambda: len(bench.runs()) == 1)
+            clock.advance(119)
+            assert bench.runs()[0].aborting is None
+        clock.advance(1)
+        async with ticking(journal, tmp_path / "view.sqlite", clock) as bench:
+            await until(lambda: bench.runs()[0].aborting, "it is aborted")
+            assert bench.runs()[0].aborting == "cut off by s: it had to end 120 s after its point"
+
+
+async def test_the_cutoff_wakes_the_schedule(tmp_path: Path) -> None:
+    async with engine(tmp_path) as journal, ticking(journal, tmp_path / "view.sqlite") as bench:
+        await bench.define("s", 1 * every(60), cutoff_s=120)
+        await bench.pass_on(60)
+        await bench.settled("s", 60)
+        loop = bench.ticker._loops["s"]
+        await until(lambda: loop.wakes_in() == 120.0, "it sleeps until the cutoff")
+        bench.clock.advance(120)
+        await until(lambda: bench.runs()[0].aborting, "it is aborted")
+
+
+async def test_the_targets_of_a_point_are_spread_the_same_each_time_and_otherwise_in_another_schedule(
+    tmp_path: Path,
+) -> None:
+    async with engine(tmp_path) as journal, ticking(journal, tmp_path / "view.sqlite") as bench:
+        for name in ("s", "other"):
+            await bench.define(name, every(60), on="all", spread_s=60, window_s=10, overlap="parallel")
+        for seconds in (60, 120):
+            await bench.pass_on(60)
+            for name in ("s", "other"):
+                await bench.settled(name, seconds)
+
+        def turns(name: str, seconds: float) -> dict[str | None, float]:
+            point = START + timedelta(seconds=seconds)
+            mine = [run for run in bench.runs() if run.cause.id == name and run.cause.point == point]
+            return {run.target: (run.not_before - point).total_seconds() for run in mine if run.not_before}
+
+        first = turns("s", 60)
+        assert set(first) == {"t1", "t2"}
+        assert all(0 <= each < 60 for each in first.values())
+        assert len(set(first.values())) == 2
+        assert turns("s", 120) == first
+        assert turns("other", 60) != first
+        run = bench.runs()[0]
+        assert run.not_before is not None
+        assert run.not_after == run.not_before + timedelta(seconds=10)
+
+
+async def test_waves_are_left_to_one_run_that_makes_the_others(tmp_path: Path) -> None:
+    async with engine(tmp_path) as journal, ticking(journal, tmp_path / "view.sqlite") as bench:
+        fleet = {"waves": ["1", "all"], "failure_budget": "2"}
+        await bench.define("s", every(60), on="kind=pump", fleet=fleet, params={"depth": 2}, priority=1)
+        await bench.pass_on(60)
+        await bench.settled("s", 60)
+        (run,) = bench.runs()
+        assert (run.task, run.target, run.priority) == ("fleet-run", None, 1)
+        assert run.params == {
+            "task": "one",
+            "selector": "kind=pump",
+            "params": {"depth": 2, "x": 1},
+            "options": fleet,
+            "priority": 1,
+        }

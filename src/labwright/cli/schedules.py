@@ -9,13 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from labwright.cli.caller import Caller, command, group
-from labwright.cli.options import Parameters, parameters
+from labwright.cli.options import (
+    FailureBudget,
+    OnFailureOption,
+    Parallel,
+    Parameters,
+    Waves,
+    parameters,
+)
 from labwright.core.errors import UsageError
 
 schedules = group("Tasks that run at given times.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 COLUMNS = ("name", "state", "task", "on", "when", "next", "open")
+SHOWN_POLICIES = ("overlap", "late", "pause", "on_error", "window_s", "cutoff_s", "spread_s", "fleet")
 ROW_COLUMNS = ("planned", "outcome", "reason", "runs")
 
 
@@ -66,6 +74,24 @@ def add(
             "--window", metavar="S", min=0, help="A run starts at most so many seconds late.", show_default=False
         ),
     ] = None,
+    cutoff: Annotated[
+        float | None,
+        typer.Option(
+            "--cutoff",
+            metavar="S",
+            min=0,
+            help="A run that has not ended so many seconds after its point is aborted.",
+            show_default=False,
+        ),
+    ] = None,
+    spread: Annotated[
+        float,
+        typer.Option("--spread", metavar="S", min=0, help="Spread the targets of a point over so many seconds."),
+    ] = 0,
+    parallel: Parallel = None,
+    waves: Waves = None,
+    failure_budget: FailureBudget = None,
+    on_failure: OnFailureOption = None,
     overlap: Annotated[
         str,
         typer.Option(
@@ -91,10 +117,14 @@ def add(
     It is kept in the journal: it goes on after any restart, and no point is made twice. Points that came while the lab
     was down are missed, save the last one, which runs late unless --late skip.
 
+    With --parallel, --waves, --failure-budget or --on-failure, one run of the task fleet-run makes those of a point as
+    they are due.
+
     Examples:
       labwright schedules add readings --task reduce --every 60s
       labwright schedules add ramp --task tune --on slot-1 --every 5x60s,10x300s
       labwright schedules add nightly --task rotate --on env=prod --cron '30 2 * * *' --zone Europe/Paris --window 7200
+      labwright schedules add weekly --task patch --on env=prod --calendar weekly --waves 1,10%,all --cutoff 14400
     """
     from labwright.plan.durable import ScheduleDefinition
     from labwright.plan.point_forms import to_form
@@ -113,6 +143,9 @@ def add(
         "pause": pause,
         "on_error": error,
         "window_s": window,
+        "cutoff_s": cutoff,
+        "spread_s": spread,
+        "fleet": _fleet(parallel=parallel, waves=waves, failure_budget=failure_budget, on_failure=on_failure),
     }
     definition = ScheduleDefinition.given(**fields)
 
@@ -127,6 +160,15 @@ def add(
         caller.output.talk(f"next: labwright schedules preview {name}")
 
     caller.output.document(shown, show)
+
+
+def _fleet(**options: Any) -> dict[str, Any] | None:
+    """Give the options of a fan-out, if there is one."""
+    from labwright.plan.fan_out import FanOut
+
+    if not any(options.values()):
+        return None
+    return FanOut.given(**options).model_dump(mode="json", exclude_defaults=True)
 
 
 def _points(*, every: str | None, cron: str | None, calendar: str | None, at: list[str] | None, zone: str) -> Any:
@@ -197,7 +239,10 @@ def _show(caller: Caller, found: Mapping[str, Any]) -> None:
     caller.output.text(f"{found['name']}: {found['task']}{where}, {found['when']}, {found['state']}{why}")
     caller.output.text(f"  next      {_local(found['next_at'], found['zone'])}")
     caller.output.text(f"  added by  {found['by'] or found['origin']}")
-    policies = {key: found["definition"][key] for key in ("overlap", "late", "pause", "on_error", "window_s")}
+    policies = {
+        key: found["definition"][key]
+        for key in ("overlap", "late", "pause", "on_error", "window_s", "cutoff_s", "spread_s")
+    }
     caller.output.text("  policies  " + " ".join(f"{key}={value}" for key, value in policies.items() if value))
     if found["waiting"]:
         caller.output.text(f"  waiting   {len(found['waiting'])}")

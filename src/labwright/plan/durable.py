@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import math
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, ValidationError
@@ -13,11 +15,15 @@ from labwright.core.errors import UsageError
 from labwright.core.ids import checked_name
 from labwright.core.model import Instant, Model
 from labwright.core.selectors import parse_selector
+from labwright.plan.fan_out import FanOut
 from labwright.plan.local_time import zone_named
 from labwright.plan.point_forms import from_form
 from labwright.plan.points import Points
 from labwright.plan.policies import Late, OnError, Overlap, Pause
 
+SPREAD_CHECKED = 100
+"""How many points are looked at for the shortest time between two."""
+SOME_START = datetime(2026, 1, 1, tzinfo=UTC)
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -25,7 +31,9 @@ class ScheduleDefinition(Model):
     """What a durable schedule asks for and when; `points` is the JSON form of its time points.
 
     `zone` is the one in which its points are shown. `tolerance_s` is used by `late="skip"`. A run starts at the latest
-    `window_s` after its point, or never.
+    `window_s` after its point, or never, and is aborted when it has not ended `cutoff_s` after it. The runs of a point
+    are spread over `spread_s`, each target at a moment of its own. With `fleet`, the options of a `FanOut`, one run
+    makes the others, wave after wave.
     """
 
     task: str
@@ -40,6 +48,9 @@ class ScheduleDefinition(Model):
     pause: Pause = Pause.SHIFT
     on_error: OnError = OnError.NEXT_POINT
     window_s: Seconds | None = None
+    cutoff_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    spread_s: Seconds = 0.0
+    fleet: dict[str, Any] | None = None
 
     @cached_property
     def when(self) -> Points:
@@ -82,6 +93,9 @@ def checked(definition: Definition) -> Definition:
             because="the points of a durable schedule are known beforehand, so that they outlive any process",
             cure="have the task ask for what follows, or use a Schedule in a script",
         )
+    _check_spread(definition)
+    if definition.fleet is not None:
+        FanOut.given(**definition.fleet)
     if definition.on_error is OnError.RETRY:
         raise UsageError(
             "a durable schedule does not retry",
@@ -89,6 +103,29 @@ def checked(definition: Definition) -> Definition:
             cure="give the task a Retry(...), and use next_point or stop here",
         )
     return definition
+
+
+def _check_spread(definition: ScheduleDefinition) -> None:
+    if definition.on is None and (definition.spread_s or definition.fleet is not None):
+        raise UsageError(
+            "a schedule without targets has nothing to spread, and no waves",
+            because="both are about the targets of one point",
+            cure="choose them: --on crate=1",
+        )
+    if definition.spread_s and definition.fleet is not None:
+        raise UsageError(
+            "a schedule has a spread or waves",
+            because="waves say when each target has its turn, and so does a spread",
+            cure="leave one of them out",
+        )
+    first = definition.when.preview(SPREAD_CHECKED, start=SOME_START)
+    gap_s = min(((b - a).total_seconds() for a, b in pairwise(first)), default=math.inf)
+    if definition.spread_s > gap_s:
+        raise UsageError(
+            f"a spread of {definition.spread_s:g} s is too long",
+            because=f"the next point may come {gap_s:g} s after one, when its last target has not begun",
+            cure=f"spread over {gap_s:g} s at most",
+        )
 
 
 class ScheduleState(StrEnum):

@@ -28,11 +28,14 @@ class Surroundings:
     """What a schedule cannot know by itself.
 
     What was due before `up_since` was missed, since no ticker was up. `is_busy` tells whether runs of it are open.
+    `begun` are the planned moments of points that have runs already, although they are not settled: who made them died,
+    or was overtaken. These are made whole.
     """
 
     now: datetime
     up_since: datetime
     is_busy: bool = False
+    begun: frozenset[datetime] = frozenset()
 
 
 @dataclass(kw_only=True)
@@ -104,7 +107,7 @@ class _Judging:
 
     def serve_waiting(self) -> None:
         """Begin the next point that waits, once nothing runs."""
-        if self.tick.waiting and not self._is_busy:
+        if self.tick.waiting and (not self._is_busy or self.tick.waiting[0].planned_at in self.around.begun):
             self._make(self.tick.waiting.pop(0))
 
     def read(self) -> None:
@@ -127,7 +130,10 @@ class _Judging:
         return self.around.is_busy or bool(self.tick.make)
 
     def _judge(self, point: DuePoint) -> None:
-        if self.tick.skips > 0:
+        if point.planned_at in self.around.begun:
+            self.tick.watermark = max(self.tick.watermark, point.due_at)
+            self.tick.make.append(point)
+        elif self.tick.skips > 0:
             self.tick.skips -= 1
             self._miss(point, PointOutcome.BYPASSED, "skipped by hand")
         elif self._is_of_pause(point):

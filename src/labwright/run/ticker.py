@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from labwright.core.clock import Clock, MovedClock, to_text
 from labwright.core.errors import ConflictError, LabwrightError, UnreachableError
-from labwright.core.ids import hashed_id
+from labwright.core.ids import canonical, hashed_id
 from labwright.core.logs import get_logger
 from labwright.core.model import Cause, ErrorRecord, Run, RunState
 from labwright.core.request import Request
@@ -29,9 +30,11 @@ from labwright.plan.durable import (
     ScheduleSnapshot,
     ScheduleState,
 )
-from labwright.plan.policies import OnError
+from labwright.plan.fan_out import FanOut
+from labwright.plan.policies import OnError, Pause
 from labwright.plan.tasks import TaskDescription
 from labwright.plan.ticking import Surroundings, Tick, tick
+from labwright.run.fleets import run_request
 from labwright.run.folding import Folding
 from labwright.run.requesting import requested
 from labwright.run.signals import ABORTING
@@ -43,6 +46,8 @@ KIND = "schedule"
 MOST_AT_ONCE = 64
 AGAIN_S = 1.0
 """After how long something that broke, or could not be known, is tried again."""
+
+VIEW_PATIENCE_S = 30.0
 
 log = get_logger(__name__)
 
@@ -195,11 +200,18 @@ class Ticker:
             seq = await self._journal.append(schedule_subject(schedule.name), record, after=entry.seq)
             await self._folding.folded(seq)
             return self._clock.now()
+        if loop.begun is None:
+            loop.begun = await self._begun(schedule)
+        cutoff = await self._cut_off(schedule)
         now, is_busy = self._clock.now(), bool(self._open.get(schedule.name))
-        due = tick(schedule, Surroundings(now=now, up_since=self._up_since, is_busy=is_busy))
+        due = tick(
+            schedule, Surroundings(now=now, up_since=self._up_since, is_busy=is_busy, begun=frozenset(loop.begun))
+        )
         if not due.settles(schedule):
-            return due.wakes_at
+            return min(filter(None, (due.wakes_at, cutoff)), default=None)
+        loop.begun |= {point.planned_at for point in due.make}
         await self._do(entry, due)
+        loop.begun.difference_update(point.planned_at for point in due.make)
         return self._clock.now()
 
     async def _do(self, entry: ScheduleEntry, due: Tick) -> None:
@@ -225,7 +237,9 @@ class Ticker:
     async def _make(self, schedule: ScheduleSnapshot, point: DuePoint) -> list[int]:
         """Request the runs of a point, one on each target that is chosen; gives their places in the journal."""
         definition = schedule.definition
-        targets: Sequence[str | None] = [None] if definition.on is None else await self._choose(definition.on)
+        targets: Sequence[str | None] = [None]
+        if definition.on is not None and definition.fleet is None:
+            targets = await self._choose(definition.on)
         params, problem = await self._prepared(definition)
         places = asyncio.Semaphore(MOST_AT_ONCE)
 
@@ -234,6 +248,18 @@ class Ticker:
                 return await self._request(schedule, point, target, params, problem)
 
         return await asyncio.gather(*(make(target) for target in targets))
+
+    async def _begun(self, schedule: ScheduleSnapshot) -> set[datetime]:
+        """Find the points that whoever led before has requested, and has not settled."""
+        view, begun, cursor = self._folding.view, set[datetime](), None
+        await view.wait_for(self._folding.present.seq, VIEW_PATIENCE_S)
+        while True:
+            runs, cursor = view.runs({"cause": schedule.name}, limit=500, cursor=cursor)
+            points = {run.cause.point for run in runs if run.cause.kind == KIND and run.cause.point is not None}
+            new = {point for point in points if point > schedule.counted_to} - begun
+            begun |= new
+            if not new or cursor is None:
+                return begun
 
     async def _prepared(self, definition: ScheduleDefinition) -> tuple[Mapping[str, object], ErrorRecord | None]:
         """Give all parameters; where the site does not have the task any more, or other parameters, the run says so."""
@@ -252,10 +278,8 @@ class Ticker:
         params: Mapping[str, object],
         problem: ErrorRecord | None,
     ) -> int:
-        definition = schedule.definition
-        task = self._tasks().get(definition.task)
-        latest = None if definition.window_s is None else point.due_at + timedelta(seconds=definition.window_s)
-        request = Request(definition.task, on=target, params=params, priority=definition.priority, not_after=latest)
+        request = request_of(schedule, point, target, params)
+        task = self._tasks().get(request.task)
         cause = Cause(kind=KIND, id=schedule.name, point=point.planned_at)
         record = requested(
             request,
@@ -287,6 +311,18 @@ class Ticker:
             if reason:
                 await self._abort(run_id, f"withdrawn by {schedule.name}: {reason}")
 
+    async def _cut_off(self, schedule: ScheduleSnapshot) -> datetime | None:
+        """Abort the runs that should have ended by now; gives when the next one has to."""
+        now, coming = self._clock.now(), list[datetime]()
+        for run in self._runs_of(schedule.name):
+            cutoff = cutoff_of(schedule, run)
+            if cutoff is not None and cutoff > now:
+                coming.append(cutoff)
+            elif cutoff is not None:
+                limit = f"{schedule.definition.cutoff_s:g} s after its point"
+                await self._abort(run.id, f"cut off by {schedule.name}: it had to end {limit}")
+        return min(coming, default=None)
+
     def _runs_of(self, name: str) -> list[Run]:
         runs = self._folding.present.runs
         return [runs[run_id].run for run_id in self._open.get(name, ()) if run_id in runs]
@@ -310,6 +346,8 @@ class _Loop:
         self.failed = ""
         """A run that has failed since the last look."""
         self.is_site_new = True
+        self.begun: set[datetime] | None = None
+        """The planned moments of points that have been requested and are not settled; None before that is known."""
         self._clock = clock
         self._until: datetime | None = None
 
@@ -342,6 +380,41 @@ class _Loop:
     def wake(self) -> None:
         """Look again."""
         self.changed.set()
+
+
+def request_of(
+    schedule: ScheduleSnapshot, point: DuePoint, target: str | None, params: Mapping[str, object]
+) -> Request:
+    """Give the request for a point's run on a target, or for the run that makes those on a fleet."""
+    definition = schedule.definition
+    earliest = point.due_at + timedelta(seconds=spread_s(schedule, target)) if definition.spread_s else None
+    latest = None
+    if definition.window_s is not None:
+        latest = (earliest or point.due_at) + timedelta(seconds=definition.window_s)
+    request = Request(
+        definition.task,
+        on=definition.on if definition.fleet is not None else target,
+        params=params,
+        priority=definition.priority,
+        not_before=earliest,
+        not_after=latest,
+    )
+    return request if definition.fleet is None else run_request(request, FanOut.given(**definition.fleet))
+
+
+def spread_s(schedule: ScheduleSnapshot, target: str | None) -> float:
+    """Give how many seconds after its point a target has its turn: always the same, and another in each schedule."""
+    digest = hashlib.sha256(canonical([schedule.name, target]).encode()).digest()
+    return schedule.definition.spread_s * (int.from_bytes(digest[:6]) / 2**48)
+
+
+def cutoff_of(schedule: ScheduleSnapshot, run: Run) -> datetime | None:
+    """Give the moment at which a run must have ended; a pause that moves the points moves it too."""
+    definition = schedule.definition
+    if definition.cutoff_s is None or run.cause.point is None:
+        return None
+    moves = definition.pause is Pause.SHIFT and not definition.when.has_instants
+    return run.cause.point + timedelta(seconds=definition.cutoff_s + (schedule.moved_s if moves else 0.0))
 
 
 def run_id_of(schedule: ScheduleSnapshot, point: DuePoint, target: str | None) -> str:
