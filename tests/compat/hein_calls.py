@@ -138,18 +138,20 @@ def sequence(library: Library) -> dict[str, Any]:
 
     library.SchedulerAction.register_action(calibrate)
     by_name = calibrate if library.is_late else "calibrate"  # late versions know the names of configurations alone
-    scheduler = library.scheduler(take_sample, inject, time_deltas=[0.02], sequence_name="kinetics")
-    scheduler.insert_time_point(0.04, additional_actions=[rinse, by_name])
-    scheduler.insert_time_point_list(0.02, specified_actions=[rinse])
-    scheduler.insert_time_point_list_pairs(1, 0.02, additional_actions=[rinse])
+    scheduler = library.scheduler(take_sample, inject, time_deltas=[0.1], sequence_name="kinetics")
+    scheduler.insert_time_point(0.2, additional_actions=[rinse, by_name])
+    scheduler.insert_time_point_list(0.1, specified_actions=[rinse])
+    scheduler.insert_time_point_list_pairs(1, 0.1, additional_actions=[rinse])
     before = told(library, scheduler)
     as_dict = keys(scheduler.as_dict())
     scheduler.start_sequence()
     scheduler.join()
     scheduler.wait_for_time_point_completion()
+    finished(*scheduler.time_points)
     point = scheduler.trigger(wait=True, take_sample={"vial": 7}, inject={"volume_ml": 2.5})
-    scheduler.trigger([rinse], wait=True)
-    scheduler.trigger(specified_actions=[by_name], wait=True)
+    finished(point)
+    finished(scheduler.trigger([rinse], wait=True))
+    finished(scheduler.trigger(specified_actions=[by_name], wait=True))
     returned = scheduler.get_time_point_return()
     by_key = scheduler.get_time_point_return(point.uuid)
     after = told(library, scheduler)
@@ -191,13 +193,14 @@ def paused(library: Library) -> dict[str, Any]:
     scheduler = library.scheduler(note, time_deltas=[0.02, 1.0])
     scheduler.start_sequence()
     until(lambda: len(called) == 1)
+    finished(scheduler.time_points[0])
     scheduler.pause_sequence()
     in_pause = len(called)
-    scheduler.trigger(wait=True)
+    finished(scheduler.trigger(wait=True))
     triggered = len(called) - in_pause
     scheduler.start_sequence()
     scheduler.join()
-    scheduler.wait_for_time_point_completion()
+    finished(*scheduler.time_points)
     return {"triggered": triggered, "called": called, "points": len(scheduler.time_points)}
 
 
@@ -273,8 +276,9 @@ def time_points(library: Library) -> dict[str, Any]:
     before = of_point(by_call)
     by_call(takes={"value": 42})
     by_call.wait_for_completion()
-    until(lambda: by_call.complete)
+    finished(by_call)
     by_trigger.trigger(wait=True, takes={"value": 43})
+    finished(by_trigger)
     twice = ""
     try:
         by_call.trigger()
@@ -327,6 +331,13 @@ def keys(told: dict[str, Any]) -> list[str]:
 
 def plain(returned: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(keys(returned), returned.values(), strict=True))
+
+
+def finished(*points: Any) -> None:
+    """Wait until points are over; hein_control may say so before their thread has begun."""
+    for point in points:
+        until(lambda point=point: all(status.endswith("COMPLETE") for status in point.actions_status.values()))
+        until(lambda point=point: point.complete)
 
 
 def until(happens: Callable[[], bool]) -> None:

@@ -424,6 +424,22 @@ def test_default_actions_come_and_go_while_it_runs(lab: Lab) -> None:
         scheduler.remove_default_action(sample)
 
 
+def test_default_actions_come_and_go_while_points_begin() -> None:
+    def sample() -> None: ...
+
+    def rinse() -> None: ...
+
+    scheduler = SamplingScheduler(sample, time_deltas=[0.0005] * 300, journal=None)
+    scheduler.start_sequence()
+    while scheduler.remaining_time_points:
+        scheduler.add_default_action(rinse)
+        scheduler.remove_default_action(rinse)
+    scheduler.join(LIMIT_S)
+
+    assert scheduler.rows.outcomes == {"succeeded": 300}
+    assert {status for point in scheduler.time_points for status in point.actions_status.values()} == {"COMPLETE"}
+
+
 def test_an_action_may_insert_and_trigger_as_it_sees_fit(lab: Lab) -> None:
     def decide() -> None:
         lab.seen.append(("decide", lab.clock.monotonic()))

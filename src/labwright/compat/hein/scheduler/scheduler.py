@@ -6,13 +6,14 @@ import os
 import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, overload
 from weakref import ReferenceType, ref
 
-from labwright.compat.hein.errors import OffsetWarning, UnknownError, WrongValueError
+from labwright.compat.hein.errors import AlreadyTriggeredError, OffsetWarning, UnknownError, WrongValueError
 from labwright.compat.hein.scheduler.action import SchedulerAction, TrackedAction
 from labwright.compat.hein.scheduler.offsets import END, Insertion, insertion, literal, meant, spacings
 from labwright.compat.hein.scheduler.sequence import PointSequence
@@ -207,7 +208,8 @@ class SamplingScheduler:
             )
         self._actions.append(SchedulerAction.register_action(action))
         for point in self._remaining():
-            point.add_action(action)
+            with suppress(AlreadyTriggeredError):  # it has begun meanwhile
+                point.add_action(action)
 
     def remove_default_action(self, action: Given) -> None:
         """Take an action from the default ones, and from each time point that is still to come.
@@ -224,7 +226,8 @@ class SamplingScheduler:
         self._actions.remove(registered)
         for point in self._remaining():
             if any(each.action is registered for each in point.actions):
-                point.remove_action(registered)
+                with suppress(AlreadyTriggeredError):  # as above
+                    point.remove_action(registered)
 
     def insert_time_point(  # noqa: PLR0917 - hein_control's
         self,

@@ -136,10 +136,18 @@ class PointSequence:
                 self.points = [each for each in self.points if each is not point]
             raise
 
-    def changed(self, point: ActionTimePoint) -> None:
-        """Have a point run with the actions that it has now."""
+    def change(self, point: ActionTimePoint, edit: Callable[[], object]) -> None:
+        """Change the actions of a point that has not begun.
+
+        Raises:
+            AlreadyTriggeredError: it has begun just now.
+        """
         with self._guard:
-            if not any(point is each for each in self._left) and self._is_taken_back(point):
+            was_planned = point.is_planned
+            if was_planned and not self._is_taken_back(point):
+                raise _begun(point)
+            edit()
+            if was_planned:
                 self._left.append(point)
         self.hand_over()
 
@@ -206,7 +214,7 @@ class PointSequence:
         """
         with self._guard:
             if point.is_planned and not self._is_taken_back(point):
-                raise AlreadyTriggeredError(f"{point!r} has begun just now", because="its moment had come")
+                raise _begun(point)
             running = self._running
         passed = point.keywords(keywords)
         try:
@@ -358,6 +366,12 @@ class PointSequence:
 
 def _offset(point: ActionTimePoint) -> float:
     return point.time_delta
+
+
+def _begun(point: ActionTimePoint) -> AlreadyTriggeredError:
+    return AlreadyTriggeredError(
+        f"{point!r} has begun just now", because="its moment had come", cure="look at what came of it"
+    )
 
 
 def _clean(name: str) -> str:

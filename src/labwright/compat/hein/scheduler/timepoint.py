@@ -130,8 +130,8 @@ class Parent(Protocol):
         """Run a point now."""
         ...
 
-    def changed(self, point: ActionTimePoint) -> None:
-        """Take note that a point has other actions."""
+    def change(self, point: ActionTimePoint, edit: Callable[[], object]) -> None:
+        """Change the actions of a point that has not begun."""
         ...
 
 
@@ -173,31 +173,33 @@ class ActionTimePoint(TimePoint):
         return self._actions
 
     def add_action(self, action: Given, location: int | None = None) -> None:
-        """Add an action, at the end or at a place."""
-        self._refuse_when_triggered()
-        self._actions.insert(len(self._actions) if location is None else location, tracked(action))
-        if self.parent:
-            self.parent.changed(self)
+        """Add an action, at the end or at a place.
+
+        Raises:
+            AlreadyTriggeredError: it has been triggered.
+        """
+        place = len(self._actions) if location is None else location
+        added = tracked(action)
+        self._change(lambda: self._actions.insert(place, added))
 
     def remove_action(self, action: Given) -> None:
         """Take an action away, the first of that name or callable.
 
         Raises:
             WrongValueError: it is not there.
+            AlreadyTriggeredError: it has been triggered.
         """
-        self._refuse_when_triggered()
         sought = tracked(action)
         for place, each in enumerate(self._actions):
             if each is sought or (each.action is sought.action and not isinstance(action, TrackedAction)):
-                del self._actions[place]
+                self._change(lambda: self._actions.pop(place))  # noqa: B023 - it is called at once
                 break
         else:
             raise WrongValueError(
                 f"{sought.name!r} is no action of this time point",
                 because="its actions are " + (", ".join(each.name for each in self._actions) or "none"),
+                cure="name one of them",
             )
-        if self.parent:
-            self.parent.changed(self)
 
     def trigger(self, wait: bool | None = None, **kwargs: Mapping[str, Any]) -> None:  # noqa: FBT001 - hein_control's
         """Run the actions now; keywords are passed through under their names: `trigger(takes={"value": 42})`.
@@ -361,6 +363,13 @@ class ActionTimePoint(TimePoint):
             log.error("%r has failed: %s", self, row.reason + ": " + str((row.error or {}).get("message", "")))
         self._is_triggered = self._is_triggered or row.started_at is not None
         self._has_ended.set()
+
+    def _change(self, edit: Callable[[], object]) -> None:
+        self._refuse_when_triggered()
+        if self.parent:
+            self.parent.change(self, edit)
+        else:
+            edit()
 
     def _run_alone(self, keywords: Mapping[str, Any]) -> None:
         schedule = Schedule(*self.scheduled(), name="trigger", journal=None, on_row=self.end)
