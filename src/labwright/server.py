@@ -21,11 +21,13 @@ from labwright.access.identity import Identities
 from labwright.access.listening import listening
 from labwright.access.nats_log import watch_log
 from labwright.access.reads import pass_on
+from labwright.agents.members import members
 from labwright.client.acts import Acts
 from labwright.core.clock import Clock, SystemClock, to_text
 from labwright.core.errors import ConflictError, LabwrightError, UnreachableError, UsageError
 from labwright.core.logs import get_logger
 from labwright.core.model import utc_now
+from labwright.core.selectors import select
 from labwright.journal.connection import Connection, is_inbox
 from labwright.journal.journal import Entry, Journal
 from labwright.journal.logs import ensure_logs
@@ -48,10 +50,12 @@ from labwright.run.engine import DIALECTS, locator
 from labwright.run.folding import Folding
 from labwright.run.processes import hold_lock, lock_holder
 from labwright.run.room import is_short
+from labwright.run.schedule_answers import ScheduleAnswers
 from labwright.run.session_answers import SessionAnswers
 from labwright.run.settings import Settings, load_settings
 from labwright.run.signals import ABORTING, RELOAD
 from labwright.run.site_host import SiteHost
+from labwright.run.ticker import Ticker
 from labwright.run.work import ensure_work
 from labwright.run.worker_keeper import WorkerKeeper, slots_held, stop_holder
 
@@ -84,12 +88,22 @@ class Server:
         host.agents = self.agents.brief
         self.agent_history = AgentHistory(journal, self.folding, self.agents)
         sessions = SessionAnswers(journal, self.folding, self.agents)
+        self.ticker = Ticker(
+            journal,
+            self.folding,
+            self.tasks,
+            choose=self._chosen,
+            prepare=self._prepared,
+            clock=clock,
+            of_site=lambda: host.description.schedules,
+        )
         self.answers = Answers(
             self.folding,
             self.dispatcher,
             self.decider,
             host,
             sessions=sessions,
+            schedules=ScheduleAnswers(self.folding),
             agents=self.agents,
             status=self.status,
             reload=self.reload,
@@ -111,6 +125,14 @@ class Server:
             self._described = self.host.description
             self._descriptions = {task.name: task for task in self.host.description.tasks}
         return self._descriptions
+
+    async def _chosen(self, on: str) -> list[str]:
+        """Name the targets, and the agents that are here, that a name or selector chooses now."""
+        known = members(await self.host.targets(), self.agents.agents)
+        return [on] if on in known else [target.name for target in select(on, known.values())]
+
+    async def _prepared(self, task: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        return await self.host.validate(task, dict(params))
 
     async def run(self) -> None:
         """Run all loops until cancelled."""
@@ -146,7 +168,7 @@ class Server:
         try:
             async for is_mine in lead(self.journal, "dispatcher", {"name": self.identity}):
                 if is_mine and not leading:
-                    loops = (self._dispatch(), self._keep_history(), self.abandoned.lead())
+                    loops = (self._dispatch(), self._keep_history(), self.abandoned.lead(), self._tick())
                     leading += [asyncio.create_task(loop) for loop in loops]
                     self.decider.lead()
                 elif not is_mine and leading:
@@ -163,6 +185,15 @@ class Server:
                 await self.agent_history.lead()
             except Exception:  # a border: whatever breaks one round must not end the history
                 log.exception("the history of agents broke")
+            await asyncio.sleep(0.5)
+
+    async def _tick(self) -> None:
+        """Lead again whenever the ticker as a whole broke."""
+        while True:
+            try:
+                await self.ticker.lead()
+            except Exception:  # a border: whatever breaks one round must not end all schedules
+                log.exception("the ticker broke")
             await asyncio.sleep(0.5)
 
     async def _dispatch(self) -> None:
@@ -200,6 +231,7 @@ class Server:
         self.dispatcher.note(changes)
         self.decider.note(changes)
         self.abandoned.note(changes)
+        self.ticker.note(changes)
 
     def _reconnected(self) -> None:
         """After a restart of the server, what was in its memory must be made again."""
@@ -230,6 +262,7 @@ class Server:
             if step is not None:
                 log.warning("the clock was set", by_s=round(step, 1))
                 self.dispatcher.clock_was_set()
+                self.ticker.clock_was_set()
                 record = ClockStepped(host=this_host(), by_s=step)
                 await self.journal.append(f"audit.clock.{record.record_id}", record, after=0)
 
@@ -292,6 +325,7 @@ class Server:
         description = await self.host.reload(load_settings(self.settings.folder, os.environ))
         self.dispatcher.note_all()
         self.claim_holds.site_changed()
+        self.ticker.look_again()
         await self.journal.connection.publish(RELOAD)
         return description.model_dump(mode="json", by_alias=True)
 

@@ -25,6 +25,7 @@ from labwright.journal.connection import Address
 from labwright.journal.key_file import KeyFile
 from labwright.journal.nats_server import EmbeddedServer, write_private
 from labwright.journal.records import Refused
+from labwright.plan.durable import ScheduleDefinition
 from labwright.run.settings import Settings, load_settings
 from labwright.server import Server, serving
 from tests.access.conftest import connected
@@ -125,6 +126,7 @@ async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Here]
         yield Here(settings, server, lab)
 
 
+HOURLY = {"every": 3600.0, "after": 3600.0}
 REQUEST = {"request": {"task": "easy", "params": {}}}
 
 
@@ -141,6 +143,8 @@ REQUEST = {"request": {"task": "easy", "params": {}}}
         ("unclaim", {"claim_id": "clm"}),
         ("pool", {"pool": "default", "state": "paused"}),
         ("reload", {}),
+        ("add_schedule", {"name": "s", "definition": {"task": "easy", "points": HOURLY}}),
+        ("change_schedule", {"name": "s", "change": "pause"}),
     ],
 )
 async def test_a_viewer_has_nothing_done_and_that_is_recorded(here: Here, verb: str, body: dict[str, Any]) -> None:
@@ -189,6 +193,11 @@ async def test_an_operator_runs_what_is_for_operators_under_the_own_name(here: H
         ("claim", {"selector": "t1", "seconds": 10**400}),
         ("unclaim", {"claim_id": ["clm"]}),
         ("release", {"event_id": "never"}),
+        ("add_schedule", {"name": "a b", "definition": {"task": "easy", "points": HOURLY}}),
+        ("add_schedule", {"name": "s", "definition": 5}),
+        ("add_schedule", {"name": "s", "definition": {"task": "easy", "points": [1]}}),
+        ("change_schedule", {"name": "never", "change": "fire"}),
+        ("change_schedule", {"name": "never", "change": "dance"}),
     ],
 )
 async def test_nonsense_is_answered_with_an_error(here: Here, verb: str, body: object) -> None:
@@ -373,6 +382,27 @@ async def test_runs_on_a_fleet_are_approved_as_their_task_is(here: Here) -> None
             await here.lab.abort(run)
         with pytest.raises(TimeoutError):
             await act(agnes, "agent=agnes", "approve", {"run_id": run_id})
+
+
+async def test_a_schedule_runs_under_the_role_of_who_has_added_it_and_others_do_not_borrow_that(here: Here) -> None:
+    hard, easy = (ScheduleDefinition(task=task, points=HOURLY) for task in ("hard", "easy"))
+    async with here.as_("otto", Role.OPERATOR) as otto, here.as_("eva", Role.EXPERT) as eva:
+        with pytest.raises(NotAllowedError, match="may not run hard"):
+            await otto.add_schedule("otto's", hard)
+        await otto.add_schedule("otto", easy)
+        await otto.change_schedule("otto", "fire")
+        await eva.add_schedule("eva", easy)
+        with pytest.raises(NotAllowedError, match="may not fire what eva has added"):
+            await otto.change_schedule("eva", "fire")
+        await otto.change_schedule("eva", "pause")
+
+    async def fired() -> list[dict[str, Any]]:
+        return (await here.lab.runs(cause="otto"))["items"]
+
+    (run,) = await until(fired)
+    assert (run["by"], run["role"], run["cause"]["kind"]) == ("otto", "operator", "schedule")
+    for name in ("otto", "eva"):
+        await here.lab.change_schedule(name, "remove")
 
 
 async def test_a_run_goes_on_when_the_claim_before_it_has_expired(here: Here) -> None:

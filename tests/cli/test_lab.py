@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def test_an_event_is_sent_decided_and_its_runs_are_waited_for(lab: Terminal) -> 
     assert run.keys() >= RUN
     assert (run["state"], run["result"]) == ("succeeded", 4)
     assert run["steps"][0].keys() >= STEP
-    assert run["cause"] == {"kind": "event", "id": name, "source": "tests"}
+    assert run["cause"] == {"kind": "event", "id": name, "source": "tests", "point": None}
 
     assert lab("decisions", "show", name, "--json").json["id"] == done["decision"]["id"]
     assert lab("events", "show", name, "--json").json["runs"] == [run["id"]]
@@ -370,3 +371,87 @@ def test_doctor_shows_what_was_set_aside_and_how_to_mend_it(tmp_path: Path) -> N
         assert "labwright events decide" in aside["try"]
         assert own("events", "list", "--state", "set_aside", "--json").json["items"][0]["id"] == "p1"
         assert own("events", "decide", "p1", "--json").json["state"] == "released"
+
+
+def rows_when(lab: Terminal, name: str, number: int) -> list[dict[str, Any]]:
+    """Wait until so many points of a schedule have succeeded, and give those, newest first."""
+    end = time.monotonic() + 30
+    while True:
+        rows = [row for row in lab("schedules", "show", name, "--json").json["rows"] if row["outcome"] == "succeeded"]
+        if len(rows) >= number:
+            return rows
+        assert time.monotonic() < end, rows
+
+
+# --- schedules -------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_is_added_runs_is_shown_and_removed(lab: Terminal) -> None:
+    name = f"s.{fresh()}"
+    added = lab(
+        "schedules", "add", name, "--task", "add", "-p", "first=2", "--on", "crate=1,slot!=3", "--every", "200ms",
+        "--json",
+    ).json  # fmt: skip
+    assert (added["state"], added["when"], added["task"], added["on"]) == ("active", "0.2s", "add", "crate=1,slot!=3")
+    assert name in [item["name"] for item in lab("schedules", "list", "--json").json["items"]]
+
+    row = rows_when(lab, name, 2)[0]
+    runs = [lab("runs", "show", run, "--json").json for run in row["runs"]]
+    assert sorted(run["target"] for run in runs) == ["slot-1", "slot-2"]
+    assert runs[0]["cause"] == {"kind": "schedule", "id": name, "source": None, "point": row["planned_at"]}
+    assert runs[0]["result"] == 3
+    story = lab("runs", "why", runs[0]["id"], "--json").json
+    assert [part["kind"] for part in story] == ["schedule", "run"]
+
+    assert lab("schedules", "remove", name).out == f"{name}: removed\n"
+    error = lab("schedules", "show", name, "--json", code=3).error
+    assert error["kind"] == "not_found"
+
+
+def test_a_schedule_is_paused_fired_skipped_and_resumed(lab: Terminal) -> None:
+    name = fresh()
+    lab("schedules", "add", name, "--task", "add", "-p", "first=1", "--every", "1h")
+    assert lab("schedules", "pause", name, "--json").json["state"] == "paused"
+    assert lab("schedules", "pause", name, "--json", code=6).error["kind"] == "conflict"
+    lab("schedules", "fire", name)
+    rows_when(lab, name, 1)
+    assert lab("schedules", "skip", name, "-n", "2", "--json").json["skips"] == 2
+    assert "active, next" in lab("schedules", "resume", name).out
+    text = lab("schedules", "show", name).out
+    assert "succeeded" in text
+    assert f"{name}: add, 3600s, active" in text
+    lab("schedules", "remove", name)
+
+
+def test_a_schedule_is_previewed_in_its_zone(lab: Terminal) -> None:
+    name = fresh()
+    lab(
+        "schedules", "add", name, "--task", "add", "-p", "first=1", "--zone", "Europe/Paris", "--cron", "30 2 * * *"
+    )  # fmt: skip
+    lines = lab("schedules", "preview", name, "-n", "3").out.splitlines()
+    assert len(lines) == 3
+    assert all(line.endswith("02:30:00 Europe/Paris") for line in lines)
+    items = lab("schedules", "preview", name, "--zone", "UTC", "--json").json["items"]
+    assert len(items) == 10
+    assert items[0]["local"].endswith(":30:00 UTC")
+    lab("schedules", "remove", name)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--task", "add", "-p", "first=1"], 2),
+        (["--task", "add", "-p", "first=1", "--every", "60s", "--cron", "* * * * *"], 2),
+        (["--task", "add", "-p", "first=1", "--every", "60"], 2),
+        (["--task", "add", "-p", "first=1", "--cron", "61 * * * *"], 2),
+        (["--task", "add", "-p", "first=1", "--every", "60s", "--overlap", "never"], 2),
+        (["--task", "add", "-p", "first=1", "--every", "60s", "--error", "retry"], 2),
+        (["--task", "add", "-p", "first=1", "--every", "60s", "--on", "crate=="], 2),
+        (["--task", "add", "--every", "60s"], 2),
+        (["--task", "ad", "-p", "first=1", "--every", "60s"], 3),
+    ],
+)
+def test_a_schedule_that_will_not_do_is_refused(lab: Terminal, words: list[str], code: int) -> None:
+    error = lab("schedules", "add", fresh(), *words, "--json", code=code).error
+    assert error.keys() >= ERROR
+    assert error["message"]

@@ -24,6 +24,8 @@ from labwright.core.model import (
 )
 from labwright.journal import records
 from labwright.journal.records import Record, Requested
+from labwright.plan.durable import MissedPoint, PointOutcome, ScheduleDefinition
+from labwright.plan.policies import Overlap
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OPERATOR = Cause(kind="operator", id="anna@lab")
@@ -68,6 +70,17 @@ events = st.builds(Event, id=names, source=names, type=names, subject=st.none() 
 messages = st.lists(st.builds(SessionMessage, at=moments, text=texts), max_size=2).map(tuple)
 progress = st.builds(Progress, done=st.floats(0, 1e6), total=st.none() | st.floats(0, 1e6), text=texts)
 common = {"record_id": names, "at": moments}
+
+
+definitions = st.builds(
+    ScheduleDefinition,
+    task=names,
+    on=st.none() | names,
+    params=json_objects,
+    points=st.just({"every": 60.0, "after": 60.0}),
+    overlap=st.sampled_from(Overlap),
+    window_s=st.none() | st.integers(0, 100),
+)
 
 
 def built(kind: type[Record], /, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Record]:
@@ -195,6 +208,29 @@ BY_CLASS: dict[type[Record], st.SearchStrategy[Record]] = {
             records.AgentGone: {
                 "owner": names,
                 "why": st.sampled_from(["farewell", "silent", "replaced", "unseen"]),
+            },
+            records.ScheduleDefined: {"definition": definitions, "by": texts, "role": texts},
+            records.SchedulePaused: {"by": texts, "reason": texts},
+            records.ScheduleResumed: {"by": texts},
+            records.ScheduleSkipped: {"count": st.integers(1, 9), "by": texts},
+            records.ScheduleFired: {"by": texts},
+            records.ScheduleRemoved: {"by": texts},
+            records.ScheduleTicked: {
+                "generation": names,
+                "watermark": moments,
+                "missed": st.lists(
+                    st.builds(
+                        MissedPoint,
+                        planned_at=moments,
+                        due_at=moments,
+                        name=texts,
+                        outcome=st.sampled_from(PointOutcome),
+                        reason=texts,
+                    ),
+                    max_size=2,
+                ).map(tuple),
+                "skips": st.integers(0, 3),
+                "fired": st.lists(names, max_size=2).map(tuple),
             },
         },
     ).items()

@@ -28,6 +28,9 @@ from labwright.journal.records import (
     Released,
     Reopened,
     Requested,
+    ScheduleDefined,
+    ScheduleFired,
+    SchedulePaused,
     SessionAdopted,
     SessionChanged,
     SessionEnded,
@@ -38,8 +41,10 @@ from labwright.journal.records import (
 from labwright.journal.session_fold import decoded
 from labwright.journal.state import Present
 from labwright.journal.view import View, remove_view
+from labwright.plan.durable import ScheduleDefinition
 from tests.journal.history import NOW, requested, started
 
+DEFINITION = ScheduleDefinition(task="one", points={"every": 60.0, "after": 60.0})
 DECISION = '{"id": "d"}'
 ERROR = ErrorRecord(kind="poisoned", message="it crashed")
 
@@ -53,6 +58,7 @@ class Fold:
         self.present.load(self.view.open_runs(), self.view.unreacted_events(), self.view.open_sessions())
         self.present.hand_outs.update(self.view.hand_outs())
         self.present.pools.update(self.view.pools())
+        self.present.schedules.update((entry.schedule.name, entry) for entry in self.view.schedules())
         self.present.stays.update((entry.stay.agent, entry) for entry in self.view.newest_stays())
 
     async def take(self, *entries: Entry) -> None:
@@ -102,6 +108,9 @@ def a_history(length: int, seed: int) -> list[Entry]:
                 (f"file.f{number % 7}", registered(number % 7, size=number)),
                 (f"agent.s{number % 3}", AgentCame(owner=f"own{number % 5}", at=NOW)),
                 (f"agent.s{number % 3}", AgentGone(why="silent", at=NOW)),
+                (f"schedule.a%2E{number % 3}", ScheduleDefined(definition=DEFINITION, at=NOW)),
+                (f"schedule.a%2E{number % 3}", SchedulePaused(at=NOW)),
+                (f"schedule.a%2E{number % 3}", ScheduleFired(at=NOW)),
             ],
             k=4,
         )
@@ -117,6 +126,8 @@ def everything(fold: Fold) -> dict[str, Any]:
         "open sessions": sorted(fold.present.sessions),
         "files": fold.view.files({}, limit=1000)[0],
         "stays": fold.view.stays({}, limit=1000)[0],
+        "schedules": {entry.schedule.name: entry for entry in fold.view.schedules()},
+        "known schedules": fold.present.schedules,
         "newest stays": fold.present.stays,
         "runs": [run.model_dump() for run in runs],
         "events": [(e.key, e.state, e.decision, e.runs, e.error, e.first_seq) for e in events],

@@ -9,7 +9,8 @@ import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,18 @@ from labwright.core.model import Run, RunState, StepState, utc_now
 from labwright.core.request import Request
 from labwright.journal.nats_server import EmbeddedServer
 from labwright.journal.presence import ProcessIdentity
+from labwright.journal.records import Requested, ScheduleTicked
+from labwright.plan.durable import ScheduleDefinition
 from labwright.plan.fan_out import FanOut
+from labwright.plan.point_forms import to_form
+from labwright.plan.policies import Overlap
+from labwright.plan.timepoints import every
 from labwright.run.fleets import run_request
 from labwright.run.settings import Settings, load_settings
 from labwright.run.worker_keeper import slots_held
 from labwright.server import Server, serving, stop
 from tests.run.lab_site import PACKAGE, write_lab
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
@@ -691,6 +698,51 @@ async def test_what_waits_for_approval_waits_on_after_serve_was_killed(tmp_path:
             assert (await here.end(runs)).state is RunState.SUCCEEDED
     finally:
         serve.kill()
+        await serve.wait()
+        await stop(settings)
+
+
+async def test_a_schedule_makes_each_point_once_however_often_serve_is_killed(tmp_path: Path) -> None:
+    settings = write_lab(tmp_path / "site", processes=1)
+    serve = await start_serve(settings.folder)
+    try:
+        async with connect_async(settings=settings) as lab:
+            definition = ScheduleDefinition(
+                task="one", on="kind=pump", points=to_form(every(0.02)), overlap=Overlap.PARALLEL
+            )
+            await lab.add_schedule("often", definition)
+
+            async def has_settled() -> bool:
+                (shown,) = await lab.ask("schedules")
+                return datetime.fromisoformat(shown["watermark"]) > utc_now() - timedelta(seconds=1)
+
+            for _ in range(3):
+                await until(has_settled, "points are made")
+                serve.kill()
+                await serve.wait()
+                serve = await start_serve(settings.folder)
+            await until(has_settled, "what was missed is settled")
+            await lab.change_schedule("often", "remove")
+            made: Counter[tuple[str, str]] = Counter()
+            missed: list[datetime] = []
+            async for entries in lab.journal.follow(["run.>", "schedule.>"], after=0):
+                if not entries:
+                    break
+                for entry in entries:
+                    if isinstance(entry.record, Requested) and entry.record.cause.point:
+                        made[str(entry.record.cause.point), str(entry.record.target)] += 1
+                    if isinstance(entry.record, ScheduleTicked):
+                        missed += [row.planned_at for row in entry.record.missed]
+        assert set(made.values()) == {1}
+        assert Counter(point for point, _ in made) == dict.fromkeys((point for point, _ in made), 2)
+        assert len(missed) == len(set(missed))
+        assert not {str(each) for each in missed} & {point for point, _ in made}
+        settled = sorted({datetime.fromisoformat(point) for point, _ in made} | set(missed))
+        gaps = {round((later - former).total_seconds(), 3) for former, later in pairwise(settled)}
+        assert gaps == {0.02}
+    finally:
+        with suppress(ProcessLookupError):
+            serve.kill()
         await serve.wait()
         await stop(settings)
 

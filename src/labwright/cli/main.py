@@ -28,6 +28,7 @@ from labwright.cli import (
     rules,
     run,
     runs,
+    schedules,
     sessions,
     site,
     targets,
@@ -101,6 +102,7 @@ run.add_to(app, panel="Work")
 runs.add_to(app, panel="Work")
 call.add_to(app, panel="Work")
 abort.add_to(app, panel="Work")
+schedules.add_to(app, panel="Work")
 claims.add_to(app, panel="Work")
 agents.add_to(app, panel="Instruments")
 sessions.add_to(app, panel="Instruments")

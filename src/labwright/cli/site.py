@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PLACEHOLDER = "mylab"
 RESERVED = frozenset({"tests", "events", "recipes"})
-COUNTED = ("rules", "tasks", "targets", "pools", "fact_sources", "providers", "implementors")
+COUNTED = ("rules", "tasks", "targets", "pools", "schedules", "fact_sources", "providers", "implementors")
 
 new = group("Begin something new from a template.")
 

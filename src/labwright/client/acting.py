@@ -16,6 +16,7 @@ from labwright.core.event import parse_event
 from labwright.core.model import Event, RequestRecord, Run
 from labwright.core.remote import error_of
 from labwright.core.request import Request
+from labwright.plan.durable import ScheduleDefinition
 
 
 class ActingLab(AsyncLab):
@@ -65,6 +66,14 @@ class ActingLab(AsyncLab):
     async def change_pool(self, pool: str, state: str) -> int:
         """Pause, drain or resume a pool (`state`: paused, draining, active); gives the sequence of that."""
         return await self._act("pool", pool=pool, state=state)
+
+    async def add_schedule(self, name: str, definition: ScheduleDefinition) -> int:
+        """Add a durable schedule; gives the sequence of that. Adding the same again changes nothing."""
+        return await self._act("add_schedule", name=name, definition=definition.model_dump(mode="json"))
+
+    async def change_schedule(self, name: str, change: str, *, count: int = 1) -> int:
+        """Change a durable schedule: `pause`, `resume`, `fire` a point now, `skip` so many, or `remove` it."""
+        return await self._act("change_schedule", name=name, change=change, count=count)
 
     async def claim(self, selector: str, seconds: float, *, reason: str = "") -> dict[str, Any]:
         """Have targets for oneself for a time, or renew one's own claim of the same selector; gives the claim."""

@@ -21,6 +21,7 @@ from labwright.core.roles import Role, checked_role
 from labwright.journal.connection import Connection
 from labwright.journal.records import Refused
 from labwright.journal.session_fold import decoded
+from labwright.plan.durable import ScheduleDefinition
 from labwright.run.fleets import CALL, RUN, inner_tasks
 from labwright.run.settings import Settings
 
@@ -33,10 +34,21 @@ NEEDS = {
     "release": Role.OPERATOR,
     "claim": Role.OPERATOR,
     "unclaim": Role.OPERATOR,
+    "add_schedule": Role.OPERATOR,
+    "change_schedule": Role.OPERATOR,
     "pool": Role.EXPERT,
     "reload": Role.EXPERT,
 }
 """What can be done, and the role that it needs."""
+STARTS = frozenset({"fire", "resume"})
+"""What is done to a schedule that makes it act, under the role of who has added it."""
+AS_ASKED: Mapping[str, Callable[..., Awaitable[object]]] = {
+    "release": AsyncLab.release,
+    "claim": AsyncLab.claim,
+    "unclaim": AsyncLab.release_claim,
+    "pool": AsyncLab.change_pool,
+}
+"""What is done as it is asked for, once the role will do."""
 WHAT = {
     "emit": "send events",
     "request": "request runs",
@@ -46,6 +58,8 @@ WHAT = {
     "release": "release events that were set aside",
     "claim": "claim targets",
     "unclaim": "give claims back",
+    "add_schedule": "add schedules",
+    "change_schedule": "change schedules",
     "pool": "pause, drain or resume pools",
     "reload": "have the site loaded again",
 }
@@ -116,14 +130,10 @@ class Acts:
                 done = await _requested(lab, asker, body)
             case "abort" | "retry" | "approve":
                 done = await _done_to_run(lab, asker, verb, body)
-            case "release":
-                done = await lab.release(**body)
-            case "claim":
-                done = await lab.claim(**body)
-            case "unclaim":
-                done = await lab.release_claim(**body)
-            case "pool":
-                done = await lab.change_pool(**body)
+            case "add_schedule" | "change_schedule":
+                done = await _scheduled(lab, asker, verb, body)
+            case "release" | "claim" | "unclaim" | "pool":
+                done = await AS_ASKED[verb](lab, **body)
             case _:
                 done = await self._reload()
         return _plain(done)
@@ -150,6 +160,26 @@ async def _done_to_run(lab: AsyncLab, asker: Asker, verb: str, body: dict[str, A
         case _:
             await _may_approve(lab, asker, run_id)
             return await lab.approve(**body)
+
+
+async def _scheduled(lab: AsyncLab, asker: Asker, verb: str, body: dict[str, Any]) -> int:
+    """Add or change a schedule; who has it act must be allowed all that its runs are."""
+    if verb == "add_schedule":
+        definition = ScheduleDefinition.given(**body["definition"])
+        await _may_have_run(lab, asker, definition.task, definition.params)
+        return await lab.add_schedule(body["name"], definition)
+    if body["change"] in STARTS:
+        known = await lab.ask("schedule", name=body["name"], limit=1)
+        await _may_have_run(lab, asker, known["task"], known["definition"]["params"])
+        if known["origin"] != "site":
+            asker.needs(Role(known["role"] or Role.ADMIN), f"{body['change']} what {known['by']} has added")
+    return await lab.change_schedule(**body)
+
+
+async def _may_have_run(lab: AsyncLab, asker: Asker, task: str, params: Any) -> None:
+    """Insist on the roles of all that a run of a task runs."""
+    for each in (task, *inner_tasks(task, params)):
+        asker.needs(await _role_of(lab, each), f"run {each}")
 
 
 async def _requested(lab: AsyncLab, asker: Asker, body: dict[str, Any]) -> RequestedRuns:

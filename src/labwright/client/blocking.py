@@ -17,6 +17,7 @@ from labwright.client.lab import AsyncLab
 from labwright.client.results import Emitted, RequestedRuns
 from labwright.core.model import Event, Run
 from labwright.core.request import Request
+from labwright.plan.durable import ScheduleDefinition
 
 T = TypeVar("T")
 
@@ -74,6 +75,14 @@ class Lab:
     def approve(self, run_id: str, *, reason: str = "") -> Run:
         """Let a run start that waits for a person's approval."""
         return self._do(self._lab.approve(run_id, reason=reason))
+
+    def add_schedule(self, name: str, definition: ScheduleDefinition) -> int:
+        """Add a durable schedule; adding the same again changes nothing."""
+        return self._do(self._lab.add_schedule(name, definition))
+
+    def change_schedule(self, name: str, change: str, *, count: int = 1) -> int:
+        """Change a durable schedule: `pause`, `resume`, `fire` a point now, `skip` so many, or `remove` it."""
+        return self._do(self._lab.change_schedule(name, change, count=count))
 
     def claim(self, selector: str, seconds: float, *, reason: str = "") -> dict[str, Any]:
         """Have targets for oneself for a time, or renew one's own claim of the same selector; gives the claim."""

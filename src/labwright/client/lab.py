@@ -31,6 +31,7 @@ from labwright.client.ids import checked_id
 from labwright.client.instruments import Instruments
 from labwright.client.logs import closing, logged
 from labwright.client.results import Emitted, RequestedRuns
+from labwright.client.schedules import ScheduleActs
 from labwright.core.clock import SystemClock, to_text
 from labwright.core.errors import (
     ConflictError,
@@ -57,6 +58,7 @@ from labwright.journal.records import (
     Released,
     Reopened,
 )
+from labwright.plan.durable import ScheduleDefinition
 from labwright.run.children import run_of
 from labwright.run.engine import who
 from labwright.run.following import Following, Update
@@ -320,6 +322,34 @@ class AsyncLab(Instruments):
         return await self.journal.append(
             subject, record, after=entries[-1].seq if entries else 0, patience_s=PATIENCE_S
         )
+
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    async def add_schedule(self, name: str, definition: ScheduleDefinition) -> int:
+        """Add a durable schedule; gives the sequence of that. Adding the same again changes nothing.
+
+        Raises:
+            UsageError: the name, or what it says, will not do.
+            NotFoundError, ParameterError: the site has no such task, or the task no such parameters.
+            ConflictError: there is another schedule of that name.
+        """
+        await self.ask("prepare", task=definition.task, params=dict(definition.params))
+        return await self._schedules.add(name, definition)
+
+    async def change_schedule(self, name: str, change: str, *, count: int = 1) -> int:
+        """Change a durable schedule: `pause`, `resume`, `fire` a point now, `skip` so many, or `remove` it.
+
+        Gives the sequence of that.
+
+        Raises:
+            NotFoundError: there is no such schedule.
+            ConflictError: it is paused already, or is not, or belongs to the site.
+        """
+        return await self._schedules.change(name, change, count=count)
+
+    @property
+    def _schedules(self) -> ScheduleActs:
+        return ScheduleActs(journal=self.journal, by=self.by, role=self._role)
 
     # --- claims ------------------------------------------------------------------------------------------------------
 

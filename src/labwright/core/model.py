@@ -118,6 +118,8 @@ class Cause(Model):
     kind: str
     id: str
     source: str | None = None
+    point: Instant | None = None
+    """Of a schedule: the planned moment of its time point."""
 
 
 class Target(Model):

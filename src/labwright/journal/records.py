@@ -29,6 +29,7 @@ from labwright.core.model import (
     WaitingFor,
     utc_now,
 )
+from labwright.plan.durable import DuePoint, MissedPoint, ScheduleDefinition
 
 
 class Record(Model):
@@ -440,6 +441,79 @@ class AgentGone(Record):
     why: Literal["farewell", "silent", "replaced", "unseen"]
 
 
+# --- schedule.<name> -------------------------------------------------------------------------------------------------
+
+
+class ScheduleDefined(Record):
+    """A durable schedule was added or changed; its points count from this moment.
+
+    `origin` is `site` where the site's package holds it, else `operator`; `role` is that of the key with which it was
+    added, empty for the lab's own credential and for the site.
+    """
+
+    whole = frozenset({"definition"})
+
+    type: Literal["schedule_defined"] = "schedule_defined"
+    definition: ScheduleDefinition
+    origin: Literal["operator", "site"] = "operator"
+    by: str = ""
+    role: str = ""
+
+
+class SchedulePaused(Record):
+    """No planned point is made until the schedule is resumed; `reason` where no person wanted that."""
+
+    type: Literal["schedule_paused"] = "schedule_paused"
+    by: str = ""
+    reason: str = ""
+
+
+class ScheduleResumed(Record):
+    """A paused schedule goes on."""
+
+    type: Literal["schedule_resumed"] = "schedule_resumed"
+    by: str = ""
+
+
+class ScheduleSkipped(Record):
+    """The next `count` points are to be left out."""
+
+    type: Literal["schedule_skipped"] = "schedule_skipped"
+    count: Annotated[int, Field(ge=1)] = 1
+    by: str = ""
+
+
+class ScheduleFired(Record):
+    """Somebody wants a point now; the record's id tells it from others."""
+
+    type: Literal["schedule_fired"] = "schedule_fired"
+    by: str = ""
+
+
+class ScheduleRemoved(Record):
+    """A durable schedule is no more; its name may be used again."""
+
+    type: Literal["schedule_removed"] = "schedule_removed"
+    by: str = ""
+
+
+class ScheduleTicked(Record):
+    """All points up to `watermark` are settled: they have their runs, a row in `missed`, or a place in `waiting`.
+
+    `fired` are the acts whose points have got their runs; `skips` is how many of the next points are to be left out.
+    """
+
+    whole = frozenset({"missed", "waiting"})
+
+    type: Literal["schedule_ticked"] = "schedule_ticked"
+    generation: str
+    watermark: Instant
+    missed: tuple[MissedPoint, ...] = ()
+    waiting: tuple[DuePoint, ...] = ()
+    skips: int = 0
+    fired: tuple[str, ...] = ()
+
+
 AnyRecord = (
     Received
     | Decided
@@ -471,6 +545,13 @@ AnyRecord = (
     | FileRegistered
     | AgentCame
     | AgentGone
+    | ScheduleDefined
+    | SchedulePaused
+    | ScheduleResumed
+    | ScheduleSkipped
+    | ScheduleFired
+    | ScheduleRemoved
+    | ScheduleTicked
 )
 
 _ADAPTER: TypeAdapter[Record] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="type")])

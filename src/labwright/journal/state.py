@@ -27,6 +27,7 @@ from labwright.journal.records import (
     SessionStarted,
     SetAside,
 )
+from labwright.journal.schedule_fold import ScheduleEntry, apply_schedule, schedule_name
 from labwright.journal.session_fold import apply_session, decoded, encoded
 from labwright.journal.stay_fold import StayEntry, apply_stay
 
@@ -99,6 +100,7 @@ class Changes:
     sessions: dict[str, SessionEntry] = field(default_factory=dict[str, SessionEntry])
     files: dict[str, FileSeen] = field(default_factory=dict[str, FileSeen])
     stays: dict[int, StayEntry] = field(default_factory=dict[int, StayEntry])
+    schedules: dict[str, ScheduleEntry] = field(default_factory=dict[str, ScheduleEntry])
 
     @property
     def size(self) -> int:
@@ -138,6 +140,8 @@ class Present:
     sessions: dict[str, SessionEntry] = field(default_factory=dict[str, SessionEntry])
     stays: dict[str, StayEntry] = field(default_factory=dict[str, StayEntry])
     """The newest stay of every agent that is known, by its name."""
+    schedules: dict[str, ScheduleEntry] = field(default_factory=dict[str, ScheduleEntry])
+    """Every durable schedule that is known, also the removed ones, by its name."""
     seq: int = 0
     _awaited: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -152,6 +156,7 @@ class Present:
             "file": self._take_file,
             "dispatch": self._take_hand_outs,
             "pool": self._take_pool,
+            "schedule": self._take_schedule,
         }
         for entry in entries:  # the subject tells what it may be about: an agent's key writes under some
             if (taker := takers.get(entry.subject.partition(".")[0])) is not None:
@@ -173,6 +178,7 @@ class Present:
         """Forget everything."""
         for known in (self.runs, self.events, self.hand_outs, self.pools, self.sessions, self.stays, self._awaited):
             known.clear()
+        self.schedules.clear()
         self.seq = 0
 
     def _find_run(self, run_id: str) -> RunEntry | None:
@@ -227,6 +233,14 @@ class Present:
         new = apply_stay(self.stays.get(agent), entry.record, subject=entry.subject, seq=entry.seq)
         if new is not None:
             self.stays[agent] = changes.stays[new.first_seq] = new
+
+    def _take_schedule(self, entry: Entry, changes: Changes) -> None:
+        name = schedule_name(entry.subject)
+        known = self.schedules.get(name)
+        schedule = apply_schedule(known.schedule if known else None, entry.record, name)
+        if schedule is not None:
+            new = ScheduleEntry(schedule=schedule, first_seq=known.first_seq if known else entry.seq, seq=entry.seq)
+            self.schedules[name] = changes.schedules[name] = new
 
     def _take_file(self, entry: Entry, changes: Changes) -> None:
         if not isinstance(entry.record, FileRegistered):

@@ -19,6 +19,7 @@ from labwright.core.errors import LabwrightError
 from labwright.core.logs import get_logger
 from labwright.core.model import FileEntry, Run
 from labwright.journal.records import HandOut
+from labwright.journal.schedule_fold import ScheduleEntry
 from labwright.journal.state import Changes, EventEntry, FileSeen, RunEntry, SessionEntry
 from labwright.journal.stay_fold import StayEntry
 from labwright.journal.view_rows import (
@@ -27,6 +28,7 @@ from labwright.journal.view_rows import (
     FILES,
     RUN_FILTERS,
     RUNS,
+    SCHEDULES,
     SESSIONS,
     STAY_FILTERS,
     STAYS,
@@ -37,6 +39,8 @@ from labwright.journal.view_rows import (
     file_seen,
     run_entry,
     run_row,
+    schedule_entry,
+    schedule_row,
     session_entry,
     session_filters,
     session_row,
@@ -44,7 +48,7 @@ from labwright.journal.view_rows import (
     stay_row,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 PAGE = 50
 WRITE_AGAIN_S = 1.0
 LARGEST_PAGE = 1000
@@ -89,7 +93,7 @@ class View:
 
     def _clear(self) -> None:
         with self._transaction() as writer:
-            for table in ("runs", "events", "hand_outs", "pools", "sessions", "files", "stays", "meta"):
+            for table in ("runs", "events", "hand_outs", "pools", "sessions", "files", "stays", "schedules", "meta"):
                 writer.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
 
     def _open(self) -> sqlite3.Connection:
@@ -185,6 +189,10 @@ class View:
                 "INSERT OR REPLACE INTO stays VALUES (?, ?, ?, ?, ?, ?)",
                 [stay_row(entry) for entry in changes.stays.values()],
             )
+            writer.executemany(
+                "INSERT OR REPLACE INTO schedules VALUES (?, ?, ?, ?)",
+                [schedule_row(entry) for entry in changes.schedules.values()],
+            )
             writer.execute("INSERT OR REPLACE INTO meta VALUES ('seq', ?)", (str(changes.seq),))
 
     @contextmanager
@@ -217,6 +225,10 @@ class View:
         """Give the newest stay of every agent that was ever seen."""
         newest = "WHERE first_seq IN (SELECT max(first_seq) FROM stays GROUP BY agent)"
         return [stay_entry(row) for row in self._reader.execute(f"{STAYS} {newest}")]
+
+    def schedules(self) -> list[ScheduleEntry]:
+        """Give every durable schedule that is known."""
+        return [schedule_entry(row) for row in self._reader.execute(SCHEDULES)]
 
     def hand_outs(self) -> dict[str, tuple[int, HandOut]]:
         """Give the newest hand-out of every open run."""

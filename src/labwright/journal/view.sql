@@ -48,6 +48,13 @@ CREATE INDEX IF NOT EXISTS events_unreacted ON events (unreacted) WHERE unreacte
 
 CREATE TABLE IF NOT EXISTS pools (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS schedules (
+    name TEXT PRIMARY KEY,
+    first_seq INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    body TEXT NOT NULL
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS sessions (
     key TEXT PRIMARY KEY,
     id TEXT NOT NULL,

@@ -14,14 +14,17 @@ from pydantic import TypeAdapter
 from labwright.core.errors import UsageError
 from labwright.core.model import AgentStay, ErrorRecord, Event, FileEntry, Run, RunState, SessionSnapshot, SessionState
 from labwright.journal.records import PlannedRunRecord
+from labwright.journal.schedule_fold import ScheduleEntry
 from labwright.journal.state import EventEntry, FileSeen, RunEntry, SessionEntry
 from labwright.journal.stay_fold import StayEntry
+from labwright.plan.durable import ScheduleSnapshot
 
 RUNS = "SELECT body, first_seq, seq FROM runs"
 EVENTS = "SELECT key, first_seq, seq, state, received_at, event, decision, runs, error FROM events"
 SESSIONS = "SELECT key, body, first_seq, seq FROM sessions"
 FILES = "SELECT body, first_seq, seq FROM files"
 STAYS = "SELECT body, owner, first_seq, seq FROM stays"
+SCHEDULES = "SELECT body, first_seq, seq FROM schedules"
 _PLANNED = TypeAdapter(tuple[PlannedRunRecord, ...])
 
 
@@ -151,6 +154,17 @@ def stay_row(entry: StayEntry) -> tuple[Any, ...]:
 def stay_entry(row: Sequence[Any]) -> StayEntry:
     """Read a stay."""
     return StayEntry(stay=AgentStay.model_validate_json(row[0]), owner=row[1], first_seq=row[2], seq=row[3])
+
+
+def schedule_row(entry: ScheduleEntry) -> tuple[Any, ...]:
+    """Write a durable schedule."""
+    body = entry.schedule.model_dump_json(exclude_defaults=True)
+    return (entry.schedule.name, entry.first_seq, entry.seq, body)
+
+
+def schedule_entry(row: Sequence[Any]) -> ScheduleEntry:
+    """Read a durable schedule."""
+    return ScheduleEntry(schedule=ScheduleSnapshot.model_validate_json(row[0]), first_seq=row[1], seq=row[2])
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from labwright.run.decider import Decider
 from labwright.run.dispatcher import Dispatcher
 from labwright.run.folding import Folding
 from labwright.run.requesting import needs_approval
+from labwright.run.schedule_answers import ScheduleAnswers
 from labwright.run.session_answers import SessionAnswers, session_line
 from labwright.run.site_host import SiteHost
 
@@ -40,6 +41,7 @@ class Answers:
         host: SiteHost,
         *,
         sessions: SessionAnswers,
+        schedules: ScheduleAnswers,
         agents: AgentsHere,
         status: Callable[[], dict[str, Any]],
         reload: Callable[[], Awaitable[dict[str, Any]]],
@@ -49,6 +51,7 @@ class Answers:
         self._decider = decider
         self._host = host
         self._sessions = sessions
+        self._others = (sessions, schedules)
         self._agents = agents
         self._status = status
         self._reload = reload
@@ -76,7 +79,8 @@ class Answers:
             return {"error": ErrorRecord.of(error).model_dump(mode="json", by_alias=True), "exit_code": 1}
 
     def _read(self, name: str, data: bytes) -> tuple[Callable[..., Awaitable[Any]], dict[str, Any]]:
-        question = getattr(self, f"ask_{name}", None) or getattr(self._sessions, f"ask_{name}", None)
+        questions = (getattr(place, f"ask_{name}", None) for place in (self, *self._others))
+        question = next(filter(None, questions), None)
         try:
             arguments = json.loads(data or b"{}")
         except ValueError:
@@ -251,6 +255,9 @@ class Answers:
         if cause.kind == "run":
             parent = self._run(cause.id)
             return [*self._before(parent), _said("run", parent.id, _run_line(parent), parent.requested_at)]
+        if cause.kind == "schedule":
+            text = f"the schedule {cause.id} was due at {to_text(cause.point or run.requested_at)}"
+            return [_said(cause.kind, cause.id, text, cause.point or run.requested_at)]
         return [_said(cause.kind, cause.id, f"{run.by or cause.id} asked for {run.task}", run.requested_at)]
 
     def _request_story(self, entry: EventEntry, run: Run) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from labwright.journal.journal import Entry, Journal
 from labwright.journal.state import Changes, EventEntry, FileSeen, Present, RunEntry, SessionEntry
 from labwright.journal.view import View
 
-SUBJECTS = ("event.>", "run.>", "dispatch.>", "pool.>", "session.>", "file.>", "agent.>")
+SUBJECTS = ("event.>", "run.>", "dispatch.>", "pool.>", "session.>", "file.>", "agent.>", "schedule.>")
 MOST_UNWRITTEN = 20_000
 PATIENCE_S = 60.0
 WRITE_PAUSE_S = 0.02
@@ -46,6 +46,7 @@ class Folding:
         present.hand_outs.update(view.hand_outs())
         present.pools.update(view.pools())
         present.stays.update((entry.stay.agent, entry) for entry in view.newest_stays())
+        present.schedules.update((entry.schedule.name, entry) for entry in view.schedules())
         present.seq = view.seq
 
     async def run(self) -> None:
@@ -140,4 +141,5 @@ def _merge(whole: Changes, more: Changes) -> None:
     whole.sessions.update(more.sessions)
     whole.files.update(more.files)
     whole.stays.update(more.stays)
+    whole.schedules.update(more.schedules)
     whole.seq = more.seq

@@ -22,13 +22,16 @@ from labwright.facts.file import FileFacts
 from labwright.facts.source import FactSource, Gathered, gather
 from labwright.facts.targets import TargetSource, load_targets
 from labwright.journal.records import PlannedRunRecord
+from labwright.plan.durable import ScheduleDefinition
 from labwright.plan.providers import Provider
 from labwright.plan.tasks import Task
 from labwright.run.builtin import BUILTIN_TASKS
 from labwright.run.settings import PoolTable, Settings
-from labwright.run.site_description import PoolDescription, RuleDescription, SiteDescription
+from labwright.run.site_description import PoolDescription, RuleDescription, ScheduleDescription, SiteDescription
 from labwright.run.site_modules import Definition, Imported, import_package, put_first, revision_of
 from labwright.run.site_targets import SiteTargets
+from labwright.schedule.asked import Asked
+from labwright.schedule.schedule import Schedule
 
 MOST_NAMED = 20
 """How many names an error lists."""
@@ -94,6 +97,7 @@ class Site:
     target_sources: tuple[TargetSource, ...] = ()
     providers: Mapping[str, Provider] = field(default_factory=dict[str, Provider])
     triggers: tuple[Any, ...] = ()
+    schedules: tuple[ScheduleDescription, ...] = ()
     revision: str = ""
     loaded_at: datetime = field(default_factory=utc_now)
     _targets: SiteTargets = field(repr=False)
@@ -124,6 +128,7 @@ class Site:
             ),
             targets=tuple(sorted(targets, key=lambda target: target.name)),
             pools=tuple(self._pools()),
+            schedules=self.schedules,
             fact_sources=tuple(source.name for source in self.fact_sources),
             providers=tuple(self.providers),
             implementors=self.settings.site.implementors,
@@ -252,6 +257,7 @@ class _Loader:
         self.target_sources: dict[str, tuple[str, TargetSource]] = {}
         self.providers: dict[str, tuple[str, Provider]] = {}
         self.fact_sources: dict[str, tuple[str, FactSource]] = {}
+        self.schedules: dict[str, tuple[str, Schedule]] = {}
         self.triggers: tuple[Any, ...] = ()
 
     def read_files(self) -> None:
@@ -287,6 +293,8 @@ class _Loader:
                     self._add("rule", self.rules, rule.name, definition, rule)
                 case Task() as task:
                     self._add("task", self.tasks, task.name, definition, task)
+                case Schedule(asked=Asked()) as schedule:
+                    self._add("schedule", self.schedules, schedule.name, definition, schedule)
                 case TargetSource() as source:
                     self._add("target source", self.target_sources, source.name, definition, source)
                 case Provider() as provider:
@@ -303,6 +311,7 @@ class _Loader:
         Raises:
             SiteError: there are findings.
         """
+        schedules = tuple(self._described_schedules())
         if self.findings:
             raise SiteError(
                 f"the site in {self.settings.folder} cannot be loaded: {len(self.findings)} finding(s)",
@@ -319,9 +328,23 @@ class _Loader:
             target_sources=sources,
             providers=_values(self.providers),
             triggers=self.triggers,
+            schedules=schedules,
             revision=revision_of(package.files()),
             _targets=SiteTargets(sources, self.settings.state_dir, self.settings.site.decide_timeout),
         )
+
+    def _described_schedules(self) -> Iterator[ScheduleDescription]:
+        """Write the schedules down; one whose task, parameters or selector will not do is a finding."""
+        for name, (place, schedule) in self.schedules.items():
+            try:
+                definition = ScheduleDefinition.given(**schedule.written())
+                if definition.task not in self.tasks:
+                    raise NotFoundError(f"the site has no task {definition.task!r}", because="")
+                self.tasks[definition.task][1].validated(definition.params)
+            except LabwrightError as error:
+                self.findings.append(f"{place}: {': '.join(filter(None, (error.message, error.because)))}")
+            else:
+                yield ScheduleDescription(name=name, definition=definition)
 
     def _add(self, kind: str, known: dict[str, tuple[str, T]], name: str, definition: Definition, value: T) -> None:
         if name in known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from labwright.core.model import Instant, Model, Target
+from labwright.plan.durable import ScheduleDefinition
 from labwright.plan.tasks import TaskDescription
 
 
@@ -21,6 +22,13 @@ class PoolDescription(Model):
     concurrency: int
 
 
+class ScheduleDescription(Model):
+    """A durable schedule that stands in the site's package."""
+
+    name: str
+    definition: ScheduleDefinition
+
+
 class SiteDescription(Model):
     """A loaded site as others know it: everything but its code. `revision` changes with the package's files."""
 
@@ -32,6 +40,7 @@ class SiteDescription(Model):
     rules: tuple[RuleDescription, ...] = ()
     targets: tuple[Target, ...] = ()
     pools: tuple[PoolDescription, ...] = ()
+    schedules: tuple[ScheduleDescription, ...] = ()
     fact_sources: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
     implementors: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -29,6 +30,7 @@ from labwright.plan.policies import Crash, Late, OnError, Overlap, Pause, Polici
 from labwright.plan.retry import Retry
 from labwright.plan.timepoints import after, at, check_names, every
 from labwright.schedule.actions import Action, Lock, as_action, unique_labels
+from labwright.schedule.asked import asked_by, of_a_task, of_functions, only_for_functions
 from labwright.schedule.past import Remembered, remembered
 from labwright.schedule.performance import Note, Performance
 from labwright.schedule.plan import Addition, Also, Plan, Work
@@ -51,14 +53,22 @@ class Schedule:
     at every end, after an error and Ctrl-C too. `locks` are held while a point runs. `on_row` is called with each row
     when it has been written, by a thread of the schedule, which waits for it.
 
+    In a site's package, `Schedule("rotate", on="env=prod", name="nightly").cron("30 2 * * *")` has the lab request runs
+    of a task instead. `on` (a selector), `params`, `priority` and `window` (the most seconds by which a run may start
+    late) are for such a one alone, which does not start in a script.
+
     Raises:
         UsageError: there is no action, or one of the options will not do.
     """
 
     def __init__(
         self,
-        *actions: Callables,
+        *actions: Callables | str,
         name: str = "",
+        on: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        window: float | None = None,
         overlap: Overlap | str = Overlap.WAIT,
         late: Late | str = Late.RUN,
         tolerance: float = 1.0,
@@ -79,7 +89,10 @@ class Schedule:
                 because="there is nothing that it could do at its points",
                 cure="give it functions: Schedule(take_sample, inject)",
             )
-        self._actions = [as_action(each) for each in actions]
+        self.asked = asked_by(actions, on=on, params=params, priority=priority, window=window)
+        """What a schedule of a task asks the lab for; None for one of functions."""
+        self._actions = [as_action(each) for each in actions if not isinstance(each, str)]
+        name = name or (self.asked.task if self.asked else "")
         self.name = checked_name(name or "-".join(unique_labels(self._actions))[:128], "schedule")
         given: dict[str, Any] = {"overlap": overlap, "late": late, "pause": pause, "on_error": on_error}
         given |= {"stop": stop, "crash": crash, "tolerance": tolerance} | ({"retry": retry} if retry else {})
@@ -94,7 +107,7 @@ class Schedule:
         self._performance: Performance | None = None
         self._starting = threading.Lock()
 
-    def at(self, *when: Points | datetime | str, zone: str | None = None, **keywords: Mapping[str, Any]) -> Self:
+    def at(self, *when: Points | datetime | str, zone: str | None = None, **keywords: Any) -> Self:
         """Add time points beside those that are there: expressions, counted from the start, or instants.
 
         Keywords are passed through to the actions of these points: `.at(points, inject={"volume_ml": 2})`.
@@ -104,7 +117,7 @@ class Schedule:
         if instants or not when:
             expressions.append(at(*instants, zone=zone))
         for points in expressions:
-            self._add(Addition([points], Work(keywords)))
+            self._add(Addition([points], Work(self._take_window(keywords, zone))))
         return self
 
     def every(
@@ -129,14 +142,14 @@ class Schedule:
             return self
         return self._follow(points)
 
-    def cron(self, line: str, *, zone: str = "UTC", **keywords: Mapping[str, Any]) -> Self:
+    def cron(self, line: str, *, zone: str = "UTC", **keywords: Any) -> Self:
         """Add the local times of a cron line, beside the points that are there."""
-        self._add(Addition([cron(line, zone=zone)], Work(keywords)))
+        self._add(Addition([cron(line, zone=zone)], Work(self._take_window(keywords, zone))))
         return self
 
-    def calendar(self, expression: str, *, zone: str | None = None, **keywords: Mapping[str, Any]) -> Self:
+    def calendar(self, expression: str, *, zone: str | None = None, **keywords: Any) -> Self:
         """Add the local times of a calendar expression, beside the points that are there."""
-        self._add(Addition([calendar(expression, zone=zone)], Work(keywords)))
+        self._add(Addition([calendar(expression, zone=zone)], Work(self._take_window(keywords, zone))))
         return self
 
     def also(self, action: Callables, *, points: Iterable[int | str] | None = None) -> Self:
@@ -323,6 +336,32 @@ class Schedule:
             )
         return self._performance
 
+    def written(self) -> dict[str, Any]:
+        """Give what a schedule of a task asks for, as the fields of a durable schedule's definition.
+
+        Raises:
+            UsageError: it is one of functions, or it has no time points, or such as cannot be written down.
+        """
+        if self.asked is None:
+            raise of_functions(self.name)
+        if self._also or self._safe_state or self._locks:
+            raise only_for_functions(self.name)
+        return self.asked.definition(self.name, [each.points for each in self._additions], self.policies)
+
+    def _take_window(self, keywords: dict[str, Any], zone: str | None) -> dict[str, Any]:
+        """Take what belongs to the schedule of a task out of the keywords for actions."""
+        if self.asked is None:
+            return keywords
+        window = keywords.pop("window", self.asked.window)
+        if keywords:
+            raise UsageError(
+                f"keywords are given for {', '.join(keywords)}",
+                because=f"{self.name} has no actions: it asks for the task {self.asked.task}",
+                cure="give the task's parameters as Schedule(..., params={...})",
+            )
+        self.asked = replace(self.asked, window=window, zone=zone or self.asked.zone)
+        return keywords
+
     def _plan(self) -> Plan:
         return Plan(
             name=self.name,
@@ -352,6 +391,8 @@ class Schedule:
         return self
 
     def _made_ready(self, *, fresh: bool) -> tuple[Performance, Path | None]:
+        if self.asked is not None:
+            raise of_a_task(self.name, self.asked.task)
         self._refuse_when_started("a start")
         plan = self._plan()
         plan.check()
