@@ -26,7 +26,7 @@ from labwright.journal.presence import watch
 from labwright.run.settings import load_settings
 
 HERE = Path(__file__).resolve().parent
-CROWDS = ((1000, 5.0, 10.0), (5000, 20.0, 50.0))
+CROWDS = ((1000, 5.0, 70.0), (5000, 20.0, 90.0))
 """How many agents, the most that nats-server and `serve` may take together in percent of a core, and for how many
 seconds they settle before that is measured: very many slow down."""
 SHARING = 4

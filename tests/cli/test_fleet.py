@@ -191,3 +191,9 @@ def test_without_serve_agents_answer_all_the_same(tmp_path: Path) -> None:
             terminal("serve", "--stop")
     assert found["succeeded"] is True
     assert "run" not in found, "nobody keeps it as one"
+
+
+@pytest.mark.parametrize("more", [("--serial",), ("--waves", "1,all"), ("--failure-budget", "1"), ("--retries", "2")])
+def test_who_does_not_wait_starts_all_at_once(site: Terminal, more: tuple[str, ...]) -> None:
+    refused = site("call", "dispense", "--on", "kind=pump", "-p", "volume_ml=1", "--json", "--no-wait", *more, code=2)
+    assert "all targets at once" in refused.error["message"]

@@ -16,7 +16,7 @@ from labwright.core.errors import ConflictError, EngineError, FateUnknownError, 
 from labwright.journal.connection import Address, Connection, heeding
 from labwright.journal.journal import Entry, Journal, LeftBehindError, MovedError
 from labwright.journal.nats_server import EmbeddedServer
-from labwright.journal.records import Aborting
+from labwright.journal.records import Aborting, PoolChanged
 from tests.journal.history import requested
 
 
@@ -366,3 +366,11 @@ async def test_what_is_listened_to_no_more_is_not_heard_after_a_reconnection(
     keeping.cancel()
     with suppress(asyncio.CancelledError):
         await keeping
+
+
+async def test_the_oldest_records_of_a_subject_are_read_alone(journal: Journal) -> None:
+    seq = 0
+    for number in range(5):
+        seq = await journal.append("pool.p1", PoolChanged(pool="p1", state="paused", by=str(number)), after=seq)
+    assert [entry.record.by for entry in await journal.read("pool.p1", most=2)] == ["0", "1"]  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(await journal.read("pool.p1", most=9)) == 5

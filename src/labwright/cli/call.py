@@ -129,6 +129,12 @@ def call(
             raise UsageError(
                 "--key is for a call of one agent", because=f"--on {on} chooses several", cure="leave it out"
             )
+        if no_wait and any(fleet[name] is not None for name in fleet.keys() - {"quorum"}):
+            raise UsageError(
+                "--no-wait starts the operation on all targets at once",
+                because="whoever starts them one after another, or tries again, has to wait for them",
+                cure="leave out --no-wait: the call goes on in the lab, also where this command is ended",
+            )
         call_fleet(caller, operation, on, given, {"timeout_s": timeout, **fleet}, is_waiting=not no_wait)
         return
     options = {name: value for name, value in (("timeout_s", timeout), ("key", key)) if value is not None}

@@ -243,14 +243,14 @@ class Journal:
         except TimeoutError:
             pass
 
-    async def read_patiently(self, subject: str) -> list[Entry]:
-        """Read the records of one subject, waiting for the server for as long as it is away."""
-        return await self._read_surely(subject, 0, None)
+    async def read_patiently(self, subject: str, *, most: int | None = None) -> list[Entry]:
+        """Read the records of one subject, or so many of the oldest, waiting for the server as long as it is away."""
+        return await self._read_surely(subject, 0, None, most)
 
-    async def _read_surely(self, subject: str, after: int, until: float | None) -> list[Entry]:
+    async def _read_surely(self, subject: str, after: int, until: float | None, most: int | None = None) -> list[Entry]:
         while True:
             try:
-                return await self.read(subject, after=after)
+                return await self.read(subject, after=after, most=most)
             except (UnreachableError, TimeoutError) as error:
                 await self._pause(until, error)
 
@@ -328,18 +328,19 @@ class Journal:
 
     # --- read --------------------------------------------------------------------------------------------------------
 
-    async def read(self, subject: str, *, after: int = 0) -> list[Entry]:
-        """Read the records of one subject behind a sequence, in order.
+    async def read(self, subject: str, *, after: int = 0, most: int | None = None) -> list[Entry]:
+        """Read the records of one subject behind a sequence, in order; with `most`, no more than so many.
 
         Raises:
             ConnectionLostError, TimeoutError: the server went away meanwhile.
         """
         entries: list[Entry] = []
         while True:
-            ask = {"seq": after + 1, "next_by_subj": subject, "batch": READ_BATCH, "max_bytes": READ_BYTES}
+            size = READ_BATCH if most is None else min(READ_BATCH, most - len(entries))
+            ask = {"seq": after + 1, "next_by_subj": subject, "batch": size, "max_bytes": READ_BYTES}
             batch, end = await self._batch(ask, subject)
             entries += batch
-            if not int(end.get("Nats-Num-Pending", 0)):
+            if not int(end.get("Nats-Num-Pending", 0)) or len(entries) == most:
                 return entries
             after = entries[-1].seq if entries else after
 

@@ -334,10 +334,11 @@ class Attempt:
         if run.cause.kind != "event":
             return None
         subject = event_subject(run.cause.source or "", run.cause.id)
-        for entry in await self._worker.journal.read_patiently(subject):
-            if isinstance(entry.record, Received):
-                data = await self._worker.journal.restore(entry.record.event.data)
-                return entry.record.event.model_copy(update={"data": data})
+        for most in (1, None):  # it comes first, and the decision behind it may hold thousands of requests
+            for entry in await self._worker.journal.read_patiently(subject, most=most):
+                if isinstance(entry.record, Received):
+                    data = await self._worker.journal.restore(entry.record.event.data)
+                    return entry.record.event.model_copy(update={"data": data})
         return None
 
     async def give_back(self) -> None:
