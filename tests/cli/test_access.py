@@ -146,3 +146,12 @@ def test_users_are_let_in_only_where_a_lab_is_served(lab: Terminal, tmp_path: Pa
     for words in (("user", "list"), ("user", "add", "more", "--role", "viewer"), ("user", "revoke", "rolf")):
         assert "not where a lab is served" in elsewhere(*words, "--json", code=2).error["message"]
     assert not (elsewhere.folder / ".labwright").exists()
+
+
+def test_a_key_that_is_made_while_no_lab_runs_says_whose_place_it_names(site: Terminal, tmp_path: Path) -> None:
+    state = site.folder / ".labwright"
+    state.mkdir(exist_ok=True)
+    (state / "connection.json").write_text(json.dumps({"url": "nats://127.0.0.1:1", "user": "u", "password": "p"}))
+    said = site("user", "add", "ada", "--role", "viewer", "--out", tmp_path / "ada.key")
+    assert "no lab runs here now" in said.err
+    assert "--url tls://HOST:PORT" in said.err

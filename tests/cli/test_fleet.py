@@ -65,6 +65,12 @@ def test_what_is_started_and_goes_on_is_not_called_a_success(site: Terminal) -> 
     wait_until(lambda: not _running(site))
 
 
+def test_what_was_only_started_is_no_success_in_json_either(site: Terminal) -> None:
+    shown = site("call", "dispense", "--on", "kind=pump", "-p", "volume_ml=1", "--no-wait", "--json").json
+    assert {(row["outcome"], row["result"]) for row in shown["targets"].values()} == {("started", None)}
+    wait_until(lambda: not _running(site))
+
+
 def test_a_target_that_is_away_has_its_row_by_its_name_alone(site: Terminal) -> None:
     (site.folder / "targets.yaml").write_text("- {name: pump-7}\n")
     found = site("call", "dispense", "--on", "pump-7", "-p", "volume_ml=1", "--json", code=1).json

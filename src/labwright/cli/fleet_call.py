@@ -69,15 +69,19 @@ async def _ask(lab: AsyncLab, asked: FleetAsked, telling: _Telling) -> FleetResu
 def _show_started(caller: Caller, result: FleetResult) -> None:
     """Print what was started, and goes on: the ids of the sessions, and who did not start."""
     fields: dict[str, Any] = result.model_dump(mode="json", by_alias=True)
+    started = [name for name, row in result.rows.items() if row.session is not None]
+    for name in started:
+        fields["targets"][name] |= {"outcome": "started", "result": None}
 
     def show() -> None:
         rows = [
-            [name, "started" if row.session else row.outcome.value, row.session, row.error and row.error.message]
+            [name, fields["targets"][name]["outcome"], row.session, row.error and row.error.message]
             for name, row in result.rows.items()
         ]
         caller.output.table(("target", "outcome", "session", "because"), rows)
-        started = sum(row.session is not None for row in result.rows.values())
-        caller.output.talk(f"{result.operation} was started on {started} of {len(rows)} targets, and goes on there")
+        caller.output.talk(
+            f"{result.operation} was started on {len(started)} of {len(rows)} targets, and goes on there"
+        )
         caller.output.talk(f"next: labwright sessions list --operation {result.operation}")
 
     caller.output.document(fields, show)

@@ -97,6 +97,11 @@ def add(caller: Caller, name: Name, *, role: RoleOption, out: Out = None, url: U
             caller.output.talk(f"for the agent: labwright agent start MODULE:CLASS --name {name} --creds {path}")
         if not place:
             caller.output.talk("no lab was served here yet, so the file does not tell where it is: set LABWRIGHT_URL")
+        elif not (url or is_known or settings.nats.url):
+            caller.output.talk(
+                f"no lab runs here now, and the key names the place of the last one, {place}; for a lab that is to be "
+                "served elsewhere (serve --listen) make it with --url tls://HOST:PORT --tls-ca FILE"
+            )
         _note_own_nats(caller, settings)
 
     caller.output.document({**_shown(identity), "file": str(path), "url": place, "is_known": is_known}, show)

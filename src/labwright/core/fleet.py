@@ -108,7 +108,7 @@ class FleetResult(Model):
         bad = [_reason(name, row) for name, row in self.rows.items() if row.outcome is not Outcome.SUCCEEDED]
         more = f", and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
         raise FleetFailedError(
-            f"{self.operation} succeeded on {good} of {len(self.targets)} targets; on {self.quorum} it had to",
+            f"{self.operation} succeeded on {good} of {len(self.targets)} targets; {self.quorum} had to succeed",
             because="; ".join(bad[:MOST_NAMED]) + more,
             cure="see each row's error; what has not succeeded can be tried again",
             result=self,

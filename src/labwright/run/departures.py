@@ -58,7 +58,7 @@ class Departures:
                 try:
                     await ensure_presence(self._journal, tells_departures=True)
                 except (UnreachableError, TimeoutError, EngineError) as error:
-                    log.warning("agents are not told that departures are seen", because=str(error))
+                    log.debug("agents are not told yet that departures are seen", because=str(error))
                     await asyncio.sleep(AGAIN_S)
                     continue
                 await told.wait()
