@@ -90,6 +90,7 @@ def test_a_decision_has_the_published_shape() -> None:
                 "not_before": None,
                 "not_after": None,
                 "key": None,
+                "approve": False,
                 "rules": [f"{__name__}:reduce"],
             }
         ],
