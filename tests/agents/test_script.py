@@ -361,7 +361,9 @@ async def test_a_script_that_checks_ends_by_itself_when_it_is_asked_to(runner: S
     await script.end(30, "enough")
     end = await script.wait()
     assert (await lines_of(script))[-1] == "cleaned up"
-    assert (await lines_of(script, "err"))[-1].endswith("Stopped: the script was asked to end")
+    said = await lines_of(script, "err")
+    assert said[-2].endswith("Stopped: the script was asked to end")
+    assert said[-1] == "because: enough"
     assert (end.reason, end.detail, end.exit_code) == ("ended", "enough", 1)
 
 

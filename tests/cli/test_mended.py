@@ -131,7 +131,7 @@ def test_a_role_or_a_name_that_is_none_is_refused_in_plain_words(tmp_path: Path)
 
 
 def test_a_new_site_tells_what_its_tests_need(tmp_path: Path) -> None:
-    assert "its tests need pytest: pip install pytest" in Terminal(tmp_path)("new", "site", "kitchen").err
+    assert "its tests need pytest: pip install pytest" in Terminal(tmp_path)("new", "site", "site_that_nobody_has").err
 
 
 def test_a_narrow_terminal_has_one_line_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
