@@ -423,11 +423,29 @@ def test_a_schedule_is_paused_fired_skipped_and_resumed(lab: Terminal) -> None:
     lab("schedules", "remove", name)
 
 
-def test_a_schedule_is_previewed_in_its_zone(lab: Terminal) -> None:
+def test_what_cannot_be_done_to_a_schedule_says_what_can(lab: Terminal) -> None:
     name = fresh()
-    lab(
-        "schedules", "add", name, "--task", "add", "-p", "first=1", "--zone", "Europe/Paris", "--cron", "30 2 * * *"
-    )  # fmt: skip
+    lab("schedules", "add", name, "--task", "add", "-p", "first=1", "--every", "1h")
+    unknown = lab("schedules", "pause", "nope", "--json", code=3).error
+    active = lab("schedules", "resume", name, "--json", code=6).error
+    lab("schedules", "pause", name)
+    paused = lab("schedules", "pause", name, "--json", code=6).error
+    assert "removed" in unknown["because"]
+    assert all(error["try"] for error in (unknown, active, paused))
+    lab("schedules", "remove", name)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        ("--zone", "Europe/Paris", "--cron", "30 2 * * *"),
+        ("--zone", "Europe/Paris", "--calendar", "*-*-* 02:30:00"),
+        ("--calendar", "*-*-* 02:30:00 Europe/Paris"),
+    ],
+)
+def test_a_schedule_is_previewed_in_its_zone(lab: Terminal, when: tuple[str, ...]) -> None:
+    name = fresh()
+    lab("schedules", "add", name, "--task", "add", "-p", "first=1", *when)
     lines = lab("schedules", "preview", name, "-n", "3").out.splitlines()
     assert len(lines) == 3
     assert all(line.endswith("02:30:00 Europe/Paris") for line in lines)

@@ -44,7 +44,9 @@ At = Annotated[
     list[str] | None,
     text_option("--at", "WHEN", "A moment: 2026-03-01T09:00 in --zone, or with a zone. Repeatable."),
 ]
-Zone = Annotated[str, typer.Option("--zone", metavar="ZONE", help="The time zone of --cron, --calendar and --at.")]
+Zone = Annotated[
+    str, typer.Option("--zone", metavar="ZONE", help="The time zone of --cron, --at, and a --calendar that names none.")
+]
 
 
 def add_to(app: typer.Typer, *, panel: str) -> None:
@@ -136,7 +138,7 @@ def add(
         "params": parameters(param or ()),
         "priority": priority,
         "points": to_form(points),
-        "zone": zone,
+        "zone": getattr(points, "zone", zone),  # an expression may name its own
         "overlap": overlap,
         "late": late,
         "tolerance_s": tolerance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labwright.core.errors import ConflictError, UsageError
+from labwright.core.errors import ConflictError, NotFoundError, UsageError
 from labwright.core.ids import checked_name
 from labwright.journal.journal import Journal, MovedError
 from labwright.journal.records import (
@@ -18,10 +18,10 @@ from labwright.journal.records import (
 )
 from labwright.journal.schedule_fold import fold_schedule, schedule_subject
 from labwright.plan.durable import ScheduleDefinition, ScheduleSnapshot, ScheduleState
-from labwright.run.schedule_answers import no_schedule
 
 PATIENCE_S = 10.0
 CHANGES = ("pause", "resume", "fire", "skip", "remove")
+MOST_SKIPPED = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,11 @@ class ScheduleActs:
         while True:
             known, seq = await self._read(name)
             if known is None or known.state is ScheduleState.REMOVED:
-                raise no_schedule(name, ())
+                raise NotFoundError(
+                    f"there is no schedule {name!r}",
+                    because="nobody has added it, or it has been removed",
+                    cure="see labwright schedules list",
+                )
             _check(known, change)
             try:
                 return await self.journal.append(schedule_subject(name), record, after=seq, patience_s=PATIENCE_S)
@@ -74,13 +78,19 @@ class ScheduleActs:
                 return ScheduleFired(by=self.by)
             case "skip":
                 if not 1 <= count <= MOST_SKIPPED:
-                    raise UsageError(f"{count} points cannot be skipped", because=f"it is 1 to {MOST_SKIPPED}")
+                    raise UsageError(
+                        f"{count} points cannot be skipped",
+                        because=f"it is 1 to {MOST_SKIPPED} at a time",
+                        cure="skip fewer, or pause the schedule",
+                    )
                 return ScheduleSkipped(by=self.by, count=count)
             case "remove":
                 return ScheduleRemoved(by=self.by)
             case _:
                 raise UsageError(
-                    f"a schedule cannot be {change!r}", because=f"what can be done is {', '.join(CHANGES)}"
+                    f"a schedule has no {change!r}",
+                    because=f"what can be done is {', '.join(CHANGES)}",
+                    cure="use one of these",
                 )
 
     async def _read(self, name: str) -> tuple[ScheduleSnapshot | None, int]:
@@ -88,15 +98,20 @@ class ScheduleActs:
         return fold_schedule((entry.record for entry in entries), name), entries[-1].seq if entries else 0
 
 
-MOST_SKIPPED = 1_000_000
-
-
 def _check(known: ScheduleSnapshot, change: str) -> None:
     """Refuse what would change nothing, or what the next reload would undo."""
     if change == "pause" and not known.is_active:
-        raise ConflictError(f"{known.name} is paused already", because=known.reason or "somebody has paused it")
+        raise ConflictError(
+            f"{known.name} is paused already",
+            because=known.reason or "somebody has paused it",
+            cure=f"nothing is to be done; to go on: labwright schedules resume {known.name}",
+        )
     if change == "resume" and known.is_active:
-        raise ConflictError(f"{known.name} is not paused", because="only a paused schedule can be resumed")
+        raise ConflictError(
+            f"{known.name} is not paused",
+            because="only a paused schedule can be resumed",
+            cure=f"see when it is due: labwright schedules preview {known.name}",
+        )
     if change == "remove" and known.origin == "site":
         raise ConflictError(
             f"{known.name} belongs to the site",

@@ -94,7 +94,7 @@ class Calendar(Points):
         return True
 
 
-def calendar(expression: str, *, zone: str | None = None) -> Points:
+def calendar(expression: str, *, zone: str | None = None) -> Calendar:
     """Make points at the local times that an expression of systemd's OnCalendar form describes.
 
     The zone is the one in the expression, else `zone`, else UTC. A local time that the clocks skip is due at the first

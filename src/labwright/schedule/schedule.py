@@ -149,7 +149,8 @@ class Schedule:
 
     def calendar(self, expression: str, *, zone: str | None = None, **keywords: Any) -> Self:
         """Add the local times of a calendar expression, beside the points that are there."""
-        self._add(Addition([calendar(expression, zone=zone)], Work(self._take_window(keywords, zone))))
+        points = calendar(expression, zone=zone)
+        self._add(Addition([points], Work(self._take_window(keywords, points.zone))))
         return self
 
     def also(self, action: Callables, *, points: Iterable[int | str] | None = None) -> Self:
